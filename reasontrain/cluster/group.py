@@ -70,7 +70,7 @@ class ActorGroup:
             cls: The actor class.
             slots: One bundle per actor.
             logs: The folder of log files.
-            deadline_s: Limit of a call, in seconds.
+            deadline_s: Limit of a call, in seconds without progress.
             heartbeat_s: Seconds between heartbeats, and the limit of each.
             exports_memory: Processes of an engine open GPU memory of the actors, and cannot do so
                 with expandable segments.
@@ -85,6 +85,7 @@ class ActorGroup:
         self.arguments: tuple[object, ...] = ()
         self.actors: list[ray.actor.ActorHandle] = []
         self.about: list[dict[str, str]] = []
+        self._progress: dict[int, object] = {}
 
     def start(self, *arguments: object) -> None:
         """Start every actor with its log file and these arguments."""
@@ -151,7 +152,7 @@ class ActorGroup:
             starting: Skip heartbeats: a process that is still starting cannot answer any.
 
         Raises:
-            LostError: An actor died, missed a heartbeat, or exceeded the deadline.
+            LostError: An actor died, missed a heartbeat, or made no progress until the deadline.
             RunError: A call failed.
             UserError: A call raised it.
         """
@@ -166,14 +167,18 @@ class ActorGroup:
                 results[rank] = self._value(ref, rank)
             now = time.monotonic()
             if waiting and not starting and now - beat > self.heartbeat_s:
+                before = dict(self._progress)
                 self._check_life(ranks)
                 beat = now
+                # An evaluation may take hours: the deadline is of calls that are stuck.
+                if any(self._progress[rank] != done for rank, done in before.items()):
+                    started = now
             if waiting and now - started > self.deadline_s:
                 late = next(iter(waiting.values()))
                 raise LostError(
                     self.role,
                     late,
-                    f"{self.name(late)} did not answer within cluster.deadline_s = "
+                    f"{self.name(late)} made no progress within cluster.deadline_s = "
                     f"{self.deadline_s:g} s",
                 )
         return [results[rank] for rank in ranks]
@@ -226,12 +231,15 @@ class ActorGroup:
             raise LostError(self.role, silent[0], why + self.tail(silent[0]))
 
     def _silent(self, ranks: Sequence[int], within_s: float) -> list[int]:
-        """Ranks that do not answer a ping in time; raises LostError for one that is dead."""
+        """Ranks that do not answer a ping in time; raises LostError for one that is dead.
+
+        The answers, which tell how much is done, are kept in `_progress`.
+        """
         pings = [self.actors[rank].ping.remote() for rank in ranks]
         silent = []
         for ping, rank in zip(pings, ranks, strict=True):
             try:
-                ray.get(ping, timeout=within_s)
+                self._progress[rank] = ray.get(ping, timeout=within_s)
             except GetTimeoutError:
                 silent.append(rank)
             except RayActorError as error:
