@@ -121,7 +121,7 @@ def test_the_schema_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["schema"]) == 0
     assert capsys.readouterr().out == json_schema()
     committed = (ROOT / "recipes/schema.json").read_text()
-    assert committed == json_schema(), "reasontrain schema > recipes/schema.json"
+    assert committed == json_schema(), "make map rewrites it"
 
 
 def test_every_recipe_fits_the_schema_and_names_it() -> None:

@@ -32,7 +32,7 @@ ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
 
 PRINTING = {
     *("plan", "show", "grade", "compare"),
-    *("recipes", "suites", "launch", "schema", "completion"),
+    *("doctor", "recipes", "suites", "launch", "schema", "completion"),
 }
 """Commands whose standard output is their result."""
 
@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         _leaderboard,
         _claims,
         _bench,
+        _doctor,
         _recipes,
         _suites,
         _launch,
@@ -703,6 +704,29 @@ def _bench(commands: Commands[_CommandParser]) -> None:
                 data=options.data,
             )
         )
+
+    command.set_defaults(run=run)
+
+
+def _doctor(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "doctor",
+        "Try this installation and this machine: packages, devices, kernels, and one step of each "
+        "method, in one process, under Ray and with vLLM. Each line says ok, slow, broken or "
+        "absent, and the mend. Exit code 1 if something is broken.",
+        "reasontrain doctor --gpu",
+    )
+    command.add_argument("--gpu", action="store_true", help="a machine without a GPU is broken")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="also write the findings there, as JSON"
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        _starting("doctor")
+        from reasontrain.cli.doctor import doctor
+
+        doctor(gpu=options.gpu, out=options.out)
 
     command.set_defaults(run=run)
 

@@ -369,11 +369,12 @@ def counted(engine: VllmLLM, work: Work, longest: int | None) -> Iterator[None]:
             work.left_s = each_s * max(0, longest - num_passes)
         return step
 
-    core.get_output = count
+    core.get_output = count  # type: ignore[method-assign]
     try:
         yield
     finally:
-        core.get_output = get_output
+        # not assigned: the engine would hold itself by its own method, and outlive its sampler
+        del core.get_output
 
 
 def cache_bytes(model: ModelSettings, description: Description, settings: VllmEngine) -> int:

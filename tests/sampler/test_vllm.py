@@ -5,12 +5,14 @@ tests/integration/test_vllm.py drives it with vLLM itself.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -112,6 +114,19 @@ def test_tokens_are_counted_as_they_come(tiny: type, saved: Callable) -> None:
     assert work[0].done == sum(len(rollout.response_ids) for rollout in rollouts)
     assert (work[0].note, current()) == ("2 done", None)
     assert work[0].left_s is not None
+
+
+def test_an_engine_ends_with_its_sampler(tiny: type, saved: Callable) -> None:
+    """One that lives on counts as this process's engine, so the next would start another way."""
+    used = sampler(saved())
+    gc.disable()  # which would end it some time later
+    try:
+        used.sample(tiny.prompts(5), Sampling(max_tokens=2), num=1, first_id=0)
+        engine = ref(used.engine)
+        del used
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_nothing_asked_is_nothing_answered(saved: Callable) -> None:
