@@ -27,6 +27,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress, free_port, join, leave
 from reasontrain.learner.factory import make_learner
+from reasontrain.metrics.working import current
 from reasontrain.models import Policy
 from reasontrain.recipe import EngineSettings, Recipe
 from reasontrain.sampler import Sampler
@@ -100,8 +101,10 @@ class Worker:
         models.quiet_libraries()
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
-    def ping(self) -> None:
-        """Answer a heartbeat."""
+    def ping(self) -> tuple[str, int] | None:
+        """Answer a heartbeat with the work under way and how much of it is done."""
+        work = current()
+        return None if work is None else (work.what, work.done)
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def facts(self) -> dict[str, str]:

@@ -29,6 +29,8 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Environment variables of every actor."""
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables with the settings of torch's allocator, the present name first."""
 PING_S = 5.0
 LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
 """Substrings of the errors that a rank raises when a peer is gone."""
@@ -59,6 +61,7 @@ class ActorGroup:
         *,
         deadline_s: float,
         heartbeat_s: float,
+        exports_memory: bool = False,
     ) -> None:
         """Create the group without starting it.
 
@@ -67,9 +70,12 @@ class ActorGroup:
             cls: The actor class.
             slots: One bundle per actor.
             logs: The folder of log files.
-            deadline_s: Limit of a call, in seconds.
+            deadline_s: Limit of a call, in seconds without progress.
             heartbeat_s: Seconds between heartbeats, and the limit of each.
+            exports_memory: Processes of an engine open GPU memory of the actors, and cannot do so
+                with expandable segments.
         """
+        self.exports_memory = exports_memory
         self.role = role
         self.cls = cls
         self.slots = slots
@@ -79,6 +85,7 @@ class ActorGroup:
         self.arguments: tuple[object, ...] = ()
         self.actors: list[ray.actor.ActorHandle] = []
         self.about: list[dict[str, str]] = []
+        self._progress: dict[int, object] = {}
 
     def start(self, *arguments: object) -> None:
         """Start every actor with its log file and these arguments."""
@@ -145,7 +152,7 @@ class ActorGroup:
             starting: Skip heartbeats: a process that is still starting cannot answer any.
 
         Raises:
-            LostError: An actor died, missed a heartbeat, or exceeded the deadline.
+            LostError: An actor died, missed a heartbeat, or made no progress until the deadline.
             RunError: A call failed.
             UserError: A call raised it.
         """
@@ -160,14 +167,18 @@ class ActorGroup:
                 results[rank] = self._value(ref, rank)
             now = time.monotonic()
             if waiting and not starting and now - beat > self.heartbeat_s:
+                before = dict(self._progress)
                 self._check_life(ranks)
                 beat = now
+                # An evaluation may take hours: the deadline is of calls that are stuck.
+                if any(self._progress[rank] != done for rank, done in before.items()):
+                    started = now
             if waiting and now - started > self.deadline_s:
                 late = next(iter(waiting.values()))
                 raise LostError(
                     self.role,
                     late,
-                    f"{self.name(late)} did not answer within cluster.deadline_s = "
+                    f"{self.name(late)} made no progress within cluster.deadline_s = "
                     f"{self.deadline_s:g} s",
                 )
         return [results[rank] for rank in ranks]
@@ -198,7 +209,9 @@ class ActorGroup:
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 slot.group, placement_group_bundle_index=slot.bundle
             ),
-            "runtime_env": {"env_vars": actor_environment(slot)},
+            "runtime_env": {
+                "env_vars": actor_environment(slot, exports_memory=self.exports_memory)
+            },
         }
         # Heartbeats have their own thread, so that a busy actor still answers.
         return (
@@ -218,12 +231,15 @@ class ActorGroup:
             raise LostError(self.role, silent[0], why + self.tail(silent[0]))
 
     def _silent(self, ranks: Sequence[int], within_s: float) -> list[int]:
-        """Ranks that do not answer a ping in time; raises LostError for one that is dead."""
+        """Ranks that do not answer a ping in time; raises LostError for one that is dead.
+
+        The answers, which tell how much is done, are kept in `_progress`.
+        """
         pings = [self.actors[rank].ping.remote() for rank in ranks]
         silent = []
         for ping, rank in zip(pings, ranks, strict=True):
             try:
-                ray.get(ping, timeout=within_s)
+                self._progress[rank] = ray.get(ping, timeout=within_s)
             except GetTimeoutError:
                 silent.append(rank)
             except RayActorError as error:
@@ -310,8 +326,8 @@ class ActorGroup:
         return f"; the end of {path}:\n  " + "\n  ".join(lines) if lines else f"; {path} is empty"
 
 
-def actor_environment(slot: Slot) -> dict[str, str]:
-    """Environment variables of the actor in this slot."""
+def actor_environment(slot: Slot, *, exports_memory: bool = False) -> dict[str, str]:
+    """Environment variables of the actor in this slot (see `ActorGroup`)."""
     environment = {
         **ENVIRONMENT,
         "DS_ACCELERATOR": "cuda" if slot.gpus else "cpu",
@@ -321,6 +337,9 @@ def actor_environment(slot: Slot) -> dict[str, str]:
     if not slot.gpus:
         # Ray leaves every GPU of the node visible to an actor that reserves none.
         environment["CUDA_VISIBLE_DEVICES"] = ""
+    elif not exports_memory and not any(name in os.environ for name in ALLOCATOR):
+        # Sequences of other lengths in every step would break the cache into unusable pieces.
+        environment[ALLOCATOR[0]] = "expandable_segments:True"
     # A Ray that was started before has the environment of that time.
     return environment | {name: os.environ[name] for name in MODEL_VARIABLES if name in os.environ}
 

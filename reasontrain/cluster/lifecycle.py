@@ -140,6 +140,8 @@ def _started(
     *,
     gpu: bool,
 ) -> Processes:
+    engine_role = "sampler" if cluster.samplers else "learner"
+
     def group(role: str, cls: type[Worker], *arguments: object) -> ActorGroup:
         logs = directory.logs.absolute()
         actors = ActorGroup(
@@ -149,6 +151,7 @@ def _started(
             logs,
             deadline_s=cluster.deadline_s,
             heartbeat_s=cluster.heartbeat_s,
+            exports_memory=role == engine_role and not recipe.engine.capabilities.shares_policy,
         )
         actors.start(*arguments)
         return actors

@@ -69,6 +69,7 @@ def parallel_sampler(
                 logs.absolute(),
                 deadline_s=limits.deadline_s,
                 heartbeat_s=limits.heartbeat_s,
+                exports_memory=not candidate.engine.capabilities.shares_policy,
             )
             group.start(candidate, seed)
             yield lambda chunks: WorkQueue(group, Restarts(RESTARTS, END)).sample(chunks)

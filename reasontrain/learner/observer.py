@@ -15,11 +15,15 @@ from reasontrain.data.micro_batches import MicroBatch, MicroBatchTokens
 from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
-from reasontrain.learner.policy_module import FrozenModel, HeadComputation
+from reasontrain.learner.policy_module import FrozenModel, HeadComputation, RequestedModel
 from reasontrain.metrics.working import working
 from reasontrain.models import Importance
 from reasontrain.models.attention import measure_attention
 from reasontrain.types import Batch, TokenKind
+
+IN_FLIGHT = 2
+"""Micro-batches that a teacher in another process works on: the one that is awaited, and the next,
+which it computes while the learner uses the first."""
 
 
 class Observer:
@@ -79,9 +83,12 @@ class Observer:
         self.forget()
         columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(required_evidence)}
         total = sum(micro.num_tokens(batch) for micro in micro_batches)
+        cut = [micro.tokens(batch.is_response_BT) for micro in micro_batches]
+        needs_teacher = "teacher" in evidence.forward_passes(required_evidence)
         with working("measuring evidence", "tokens", total) as work:
-            for micro in micro_batches:
-                tokens = micro.tokens(batch.is_response_BT)
+            for index, (micro, tokens) in enumerate(zip(micro_batches, cut, strict=True)):
+                if needs_teacher:
+                    self.request_teacher(cut[index : index + IN_FLIGHT])
                 measured = self._measure(batch, tokens, required_evidence)
                 unmeasured = required_evidence - measured.keys()
                 assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
@@ -89,6 +96,17 @@ class Observer:
                     columns[name][tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
                 work.done += micro.num_tokens(batch)
         return columns
+
+    @property
+    def keeps_teacher_hidden(self) -> bool:
+        """True if `columns` has run the teacher on the batch."""
+        return self._no_teacher_hidden is not None
+
+    def request_teacher(self, upcoming: Sequence[MicroBatchTokens]) -> None:
+        """Let a teacher in another process start on these."""
+        if isinstance(self._teacher, RequestedModel):
+            for tokens in upcoming:
+                self._teacher.request(tokens.micro_batch, tokens.logit_position_N)
 
     def teacher_hidden_at(self, batch: Batch, tokens: MicroBatchTokens) -> Float[Tensor, "N D"]:
         """The teacher's hidden states that predict these tokens, kept by `columns` or run now."""

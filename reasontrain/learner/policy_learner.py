@@ -28,7 +28,7 @@ from reasontrain.learner import LossAggregationFn, weight_export
 from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.lora import ADAPTER_FOLDER, is_adapted
 from reasontrain.learner.losses import LOSS, NUM_LOSSES, sequence_loss, token_loss
-from reasontrain.learner.observer import Observer
+from reasontrain.learner.observer import IN_FLIGHT, Observer
 from reasontrain.learner.optimizer import rate
 from reasontrain.learner.policy_module import HeadComputation
 from reasontrain.learner.rounding import (
@@ -266,17 +266,18 @@ class PolicyLearner:
         if isinstance(objective, SequenceObjective):
             among_BT = batch.is_response_BT & among_BT.any(1, keepdim=True)
         sums = defaultdict[str, float](float)
-        total = sum(micro.num_tokens(batch) for micro in mini_batch.micro_batches)
-        with working("learning", "tokens", total) as work:
-            for micro in mini_batch.micro_batches:
-                tokens = micro.tokens(among_BT)
-                if len(tokens) or self.engine.runs_empty_micro_batches:
-                    result = self._forward_backward(
-                        batch, tokens, weight_BT, loss_weight_BT, objective
-                    )
-                    for name, value in result.items():
-                        sums[name] += float(value.detach())
-                work.done += micro.num_tokens(batch)
+        cut = [micro.tokens(among_BT) for micro in mini_batch.micro_batches]
+        run = [tokens for tokens in cut if len(tokens) or self.engine.runs_empty_micro_batches]
+        sizes = [tokens.micro_batch.num_tokens(batch) for tokens in run]
+        needs_teacher = objective.needs_teacher and not self.observer.keeps_teacher_hidden
+        with working("learning", "tokens", sum(sizes)) as work:
+            for index, tokens in enumerate(run):
+                if needs_teacher:
+                    self.observer.request_teacher(run[index : index + IN_FLIGHT])
+                result = self._forward_backward(batch, tokens, weight_BT, loss_weight_BT, objective)
+                for name, value in result.items():
+                    sums[name] += float(value.detach())
+                work.done += sizes[index]
         names = sorted(sums)
         totals_S = self.engine.all_reduce_sum(
             torch.tensor([sums[name] for name in names], dtype=torch.float64)

@@ -75,6 +75,14 @@ class FrozenModel(Protocol):
 
 
 @runtime_checkable
+class RequestedModel(FrozenModel, Protocol):
+    """A frozen model in another process, which computes while this one does."""
+
+    def request(self, micro: MicroBatch, position_N: Int[Tensor, " N"]) -> None:
+        """Start the forward whose result `hidden` will return."""
+
+
+@runtime_checkable
 class LocalModel(FrozenModel, Protocol):
     """A frozen model in this process."""
 

@@ -7,7 +7,7 @@ from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Phase
 from reasontrain.plan.roles import PlannedJob
 from reasontrain.sampler.local import CHUNK_LOGITS
-from reasontrain.vocab.chunks import BLOCK_FLOATS_CPU, CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU
+from reasontrain.vocab.chunks import BLOCK_FLOATS_CPU, chunk_spans
 
 SAMPLER_BYTES = 28
 """Bytes per logit while a token is chosen (`sampler.choose`).
@@ -78,8 +78,8 @@ def _response_rows(job: PlannedJob) -> int:
 def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
     """Bytes of one chunk: projections of policy and teacher, and temporaries of the gradient."""
     width = job.shape.vocab_size
-    num_chunks = -(-rows // max(1, (CHUNK_FLOATS_GPU if job.on_gpu else CHUNK_FLOATS_CPU) // width))
-    chunk = 4 * width * -(-rows // num_chunks)
+    longest = next(chunk_spans(rows, width, gpu=job.on_gpu))
+    chunk = 4 * width * (longest.stop - longest.start)
     block = chunk if job.on_gpu else min(chunk, 4 * max(BLOCK_FLOATS_CPU, width))
     return chunk * (2 if compares else 1) + block * temporaries
 

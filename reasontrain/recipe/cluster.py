@@ -74,7 +74,7 @@ class Cluster:
         overlap: 1 samples the next batch while this one is learned from, one step behind.
         wait_s: longest wait for resources that other jobs of the cluster hold, in seconds.
         max_restarts: number of restarts of dead processes, in total.
-        deadline_s: longest remote call, in seconds.
+        deadline_s: longest time without progress in a remote call, in seconds.
         heartbeat_s: longest silence of a process, in seconds.
         transfer_s: longest time until the samplers confirm a part of the weights (512 MB), in
             seconds. A sampler that does not is restarted, and the learner goes on.

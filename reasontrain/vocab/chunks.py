@@ -16,11 +16,14 @@ from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, Teacher
 
 CHUNK_FLOATS_CPU = 2**24
-CHUNK_FLOATS_GPU = 2**26
-"""Logits of a chunk, 64 MiB on a CPU and 256 MiB on a GPU in fp32.
+CHUNK_FLOATS_GPU = 2**27
+"""Logits of a chunk, 64 MiB on a CPU and 512 MiB on a GPU in fp32.
 
 That is enough positions for an efficient matrix product, and few enough to bound memory.
 """
+TILE_ROWS = 256
+"""Positions of a chunk on a GPU are a multiple of this: its matrix products work on tiles of 128 or
+256 rows, and a tile that is partly empty takes as long as a full one."""
 BLOCK_FLOATS_CPU = 2**20
 """Logits of a block on a CPU: 4 MiB in fp32.
 
@@ -29,12 +32,39 @@ outweigh the cost of waking it. On a GPU a block is the whole chunk.
 """
 
 
-def spans(num_rows: int, size: int) -> Iterator[slice]:
-    """Slices of nearly equal length, at most `size`, longest first; one empty slice for no rows."""
+def spans(num_rows: int, size: int, multiple: int = 1) -> Iterator[slice]:
+    """Slices of nearly equal length, at most `size`, longest first; one empty slice for no rows.
+
+    All but the last are a multiple of `multiple` long, which divides `size`.
+    """
     num_cuts = max(1, -(-num_rows // size))
     even = -(-num_rows // num_cuts)
+    even = -(-even // multiple) * multiple
     for start in range(0, max(1, num_rows), max(1, even)):
         yield slice(start, min(start + even, num_rows))
+
+
+def chunk_size(width: int, *, gpu: bool) -> int:
+    """The most positions of a chunk, for a vocabulary of this width."""
+    if not gpu:
+        return max(1, CHUNK_FLOATS_CPU // width)
+    return max(1, CHUNK_FLOATS_GPU // width // TILE_ROWS) * TILE_ROWS
+
+
+def chunk_spans(
+    num_rows: int, width: int, *, gpu: bool, chunk: int | None = None
+) -> Iterator[slice]:
+    """The positions of each chunk, the longest chunk first.
+
+    Args:
+        num_rows: number of positions.
+        width: number of token ids.
+        gpu: hidden states lie on a GPU.
+        chunk: the most positions of a chunk; None chooses.
+    """
+    if chunk is not None:
+        return spans(num_rows, chunk)
+    return spans(num_rows, chunk_size(width, gpu=gpu), TILE_ROWS if gpu else 1)
 
 
 class Projection:
@@ -86,11 +116,11 @@ class ChunkedLogits:
         Chunks share memory: the next one overwrites the previous.
         """
         assert self.temperature > 0, "at temperature zero there is no distribution"
-        floats = CHUNK_FLOATS_CPU if self.hidden_ND.device.type == "cpu" else CHUNK_FLOATS_GPU
-        size = self.chunk if self.chunk is not None else max(1, floats // self.head.width)
+        gpu = self.hidden_ND.device.type != "cpu"
         student = Projection(self.head)
         teacher = None if self.teacher is None else Projection(self.teacher.head)
-        for rows in spans(len(self.hidden_ND), size):
+        num_rows = len(self.hidden_ND)
+        for rows in chunk_spans(num_rows, self.head.width, gpu=gpu, chunk=self.chunk):
             yield Chunk(self, rows, student, teacher)
 
     def distributions(self) -> Iterator[BlockDistribution | FullLogitsDistribution]:

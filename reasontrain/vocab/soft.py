@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reasontrain.types import SoftScoring, TokenFields, TokenStats
 from reasontrain.vocab import full_logits
-from reasontrain.vocab.chunks import CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU, Projection, spans
+from reasontrain.vocab.chunks import Projection, chunk_size, spans
 from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
 from reasontrain.vocab.fused import Fused, PrecomputedGradient, TokenObjective
 from reasontrain.vocab.head import Head, HeadGradient, accumulation_dtype
@@ -97,8 +97,8 @@ def soft(
         if trains_basis
         else None
     )
-    floats = CHUNK_FLOATS_CPU if hidden_ND.device.type == "cpu" else CHUNK_FLOATS_GPU
-    size = chunk if chunk is not None else max(1, min(MAX_CHUNK, floats // head.width))
+    most = min(MAX_CHUNK, chunk_size(head.width, gpu=hidden_ND.device.type != "cpu"))
+    size = chunk if chunk is not None else most
     project = Projection(head)
     loss = torch.zeros((), dtype=accumulation_dtype(hidden_ND), device=hidden_ND.device)
     sums = dict.fromkeys(SOFT_STATISTICS, torch.zeros_like(loss))

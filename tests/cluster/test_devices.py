@@ -107,6 +107,19 @@ def test_a_process_has_the_threads_of_its_place_unless_the_driver_names_a_number
     assert actor_environment(slot)["OMP_NUM_THREADS"] == "3"
 
 
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_segments_expand_on_gpus_unless_an_engine_opens_them_or_the_user_has_settings(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    gpu, cpu = (Slot(NO_GROUP, 0, cpus=1.0, gpus=gpus, threads=1) for gpus in (1.0, 0.0))
+    expanding = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    assert expanding.items() <= actor_environment(gpu).items()
+    assert expanding.keys().isdisjoint(actor_environment(cpu))
+    assert expanding.keys().isdisjoint(actor_environment(gpu, exports_memory=True))
+    monkeypatch.setenv(name, "max_split_size_mb:512")
+    assert expanding.keys().isdisjoint(actor_environment(gpu))
+
+
 def shared(*overrides: str) -> Recipe:
     content = {
         "name": "shared",

@@ -150,7 +150,40 @@ def test_who_does_not_answer_in_time_is_named(
 ) -> None:
     found = fault(learners(deadline_s=0.0), fake, "a", None)
     assert isinstance(found, LostError)
-    assert str(found) == f"{NAME} did not answer within cluster.deadline_s = 0 s"
+    assert str(found) == f"{NAME} made no progress within cluster.deadline_s = 0 s"
+
+
+@pytest.mark.parametrize("advances", [True, False])
+def test_a_slow_call_is_waited_for_as_long_as_it_makes_progress(
+    learners: Callable[..., ActorGroup],
+    fake: Ray,
+    monkeypatch: pytest.MonkeyPatch,
+    advances: bool,
+) -> None:
+    """A second passes whenever the clock is read. The evaluation ends after twenty heartbeats, four
+    times the deadline; one that is stuck answers heartbeats too.
+    """
+    seconds = iter(range(10_000))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    group = learners(deadline_s=5.0, heartbeat_s=0.0)
+    slow = fake.ref(None)
+    tokens = 0
+
+    def ping() -> ray.ObjectRef:
+        nonlocal tokens
+        tokens += 1
+        if tokens == 20:
+            fake.answers[slow] = "rollouts"
+        return fake.ref(("sampling", tokens if advances else 7))
+
+    group.actors[1].ping = SimpleNamespace(remote=ping)
+    if advances:
+        assert group.wait([slow], [1]) == ["rollouts"]
+        assert next(seconds) > 20
+    else:
+        with pytest.raises(LostError, match="made no progress within") as error:
+            group.wait([slow], [1])
+        assert error.value.rank == 1
 
 
 def test_who_is_silent_is_named(learners: Callable[..., ActorGroup], fake: Ray) -> None:
