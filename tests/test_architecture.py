@@ -31,7 +31,7 @@ HOMES = {
     "trl": {"bench"},
     "lm_eval": {"bench"},
     "pydantic": {"recipe", "claims"},
-    "peft": {"learner", "models"},
+    "peft": {"bench", "learner", "models"},
     "datasets": {"data", "bench"},
     "PIL": {"data"},
     "math_verify": {"bench"},
