@@ -63,11 +63,27 @@ ALLOWED: Mapping[tuple[str, str], str] = {
         "reasontrain/models/attention.py",
         "measured swallows **rest",
     ): "called by transformers, with arguments that differ between models",
+    (
+        "reasontrain/models/attention_choice.py",
+        "mask swallows **options",
+    ): "called by transformers, with arguments that differ between releases",
+    (
+        "reasontrain/models/attention_choice.py",
+        "watched swallows **options",
+    ): "called by transformers, with arguments that differ between models",
     ("reasontrain/models/gguf.py", "hasattr"): "transformers 5.17 has no GgufConfig",
     (
         "reasontrain/models/kernels.py",
         "mask_with_own_columns swallows **options",
     ): "called by transformers, with arguments that differ between releases",
+    (
+        "reasontrain/models/varlen.py",
+        "mask_without_packing swallows **options",
+    ): "called by transformers, with arguments that differ between releases",
+    (
+        "reasontrain/models/varlen.py",
+        "varlen_attention swallows **rest",
+    ): "called by transformers, with arguments that differ between models",
     ("reasontrain/models/loading.py", "hasattr"): "transformers renamed the method after 5.17",
     (
         "reasontrain/sampler/cache.py",

@@ -26,7 +26,7 @@ class RemoteTeacher:
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
         """Hidden states [N, D] at N flattened positions of a micro-batch."""
         hidden_ND: Tensor = ray.get(
-            self.actor.hidden.remote(micro.ids_RT, micro.position_RT, row_N)
+            self.actor.hidden.remote(micro.ids_RT, micro.position_RT, micro.cu_seq_lens, row_N)
         )
         return hidden_ND.to(self.device)
 
