@@ -21,6 +21,8 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 # A second thread makes models this small slower.
 TINY := OMP_NUM_THREADS=1 $(BIN)/reasontrain train
+# Tests of several ranks on one machine see no GPU: NCCL would refuse ranks that share one.
+ON_CPU := CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
@@ -28,7 +30,7 @@ VLLM := .venv/vllm.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds claims bench test integration testbed check release-check map format format-check lint types soak clean
+.PHONY: help quickstart seeds claims bench test test-gpu integration testbed check release-check map format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -37,13 +39,16 @@ quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a pag
 	$(TINY) $(RECIPE) $(SET)
 
 test: $(DEV)  ## the CPU test suite, offline
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(ON_CPU) $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+test-gpu: $(DEV)  ## the tests that need an NVIDIA GPU, on the first one
+	$(BIN)/pytest -m gpu $(ARGS)
 
 # Tests that measure time run alone, and first: the closing line of the log is that of all others. Exit code 5 is pytest's for no
 # tests, of which $(ARGS) may leave none.
 integration: $(DEV) $(VLLM)  ## the tests on a real Ray, Slurm, Chromium and vLLM on this machine (apt-get install slurm-wlm munge chromium)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and alone' tests/integration $(ARGS) || test $$? -eq 5
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and not alone' tests/integration -n 2 --dist loadgroup --durations=20 $(ARGS)
+	$(ON_CPU) $(BIN)/pytest -m 'integration and alone' tests/integration $(ARGS) || test $$? -eq 5
+	$(ON_CPU) $(BIN)/pytest -m 'integration and not alone' tests/integration -n 2 --dist loadgroup --durations=20 $(ARGS)
 
 seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)
 	@for rule in tip opd random sft; do for seed in 0 1 2; do \
@@ -66,7 +71,7 @@ testbed: $(RUN)  ## train the tiny models that ship in the package once more (ha
 check: format-check lint types test  ## everything that must be green before a change is done
 
 release-check: check integration  ## what CI runs, and what is too long for it: slow tests, soak, bench and claims (eight hours)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests $(ARGS)
+	$(ON_CPU) $(BIN)/pytest -m slow tests $(ARGS)
 	$(MAKE) soak bench claims
 
 format: $(DEV)  ## rewrite the code as ruff would have it

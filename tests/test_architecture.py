@@ -17,9 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MAP = """algo.evidence types rng | vocab | algo | metrics | data run.directory | tasks | models
-    | recipe run.checkpoint | sampler learner | evaluation plan | cluster | run | stages
-    | report | leaderboard claims bench | cli | api"""
+MAP = """algo.evidence types rng resources | vocab | algo | metrics | data run.directory | tasks
+    | models | recipe run.checkpoint | sampler learner | evaluation plan | cluster | run | stages
+    | report | leaderboard claims bench doctor | cli | api"""
 """Packages and modules, each of which imports only from those to its left. Bars separate layers."""
 
 ROOMS = MAP.replace("|", " ").split()
@@ -38,6 +38,7 @@ HOMES = {
     "sympy": {"tasks"},
     "httpx2": {"evaluation"},
     "triton": {"vocab"},
+    "shtab": {"cli"},
 }
 """Heavy dependency -> the packages that may import it; `bench` imports what it compares with."""
 

@@ -123,7 +123,7 @@ def learn(
         pipe: connection to the driver; each step sends its loss, gradient norm and tokens.
     """
     torch.set_num_threads(1)
-    distributed.join(rank_address)
+    distributed.join(rank_address, workload.device)
     settings = LearnSettings(
         lr=LEARNING_RATE,
         rollouts_per_step=workload.rollouts,

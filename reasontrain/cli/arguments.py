@@ -30,6 +30,13 @@ ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
 """Settings of `sample.engine` that are options of `evaluate`, by key: type and help."""
 
 
+PRINTING = {
+    *("plan", "show", "grade", "compare"),
+    *("doctor", "recipes", "suites", "launch", "schema", "completion"),
+}
+"""Commands whose standard output is their result."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; each command sets `run` to the function that executes it."""
     top = argparse.ArgumentParser(
@@ -54,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
         _leaderboard,
         _claims,
         _bench,
+        _doctor,
+        _recipes,
+        _suites,
+        _launch,
+        _schema,
+        _completion,
     ):
         add(commands)
     return top
@@ -110,7 +123,7 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # commands whose output other programs read; log messages go to standard error
-    command.set_defaults(prints_data=name in ("plan", "show", "grade", "compare"))
+    command.set_defaults(prints_data=name in PRINTING)
     return command
 
 
@@ -693,3 +706,150 @@ def _bench(commands: Commands[_CommandParser]) -> None:
         )
 
     command.set_defaults(run=run)
+
+
+def _doctor(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "doctor",
+        "Try this installation and this machine: packages, devices, kernels, and one step of each "
+        "method, in one process, under Ray and with vLLM. Each line says ok, slow, broken or "
+        "absent, and the mend. Exit code 1 if something is broken.",
+        "reasontrain doctor --gpu",
+    )
+    command.add_argument("--gpu", action="store_true", help="a machine without a GPU is broken")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="also write the findings there, as JSON"
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        _starting("doctor")
+        from reasontrain.cli.doctor import doctor
+
+        doctor(gpu=options.gpu, out=options.out)
+
+    command.set_defaults(run=run)
+
+
+def _recipes(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "recipes",
+        "List the recipes that come with the package, print them, or copy them here.",
+        "reasontrain recipes copy tiny/tip",
+    )
+    command.add_argument(
+        "action", nargs="?", choices=("list", "show", "copy"), default="list", help="default: list"
+    )
+    command.add_argument("names", nargs="*", metavar="NAME", help="recipes, such as tiny/tip")
+    _destination(command)
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain import resources
+        from reasontrain.cli.resources import copy_recipes, listing, show
+
+        _check_names(options)
+        if options.action == "list":
+            print(listing(resources.recipes()))
+        elif options.action == "show":
+            show(options.names, resources.recipes(), "recipe")
+        else:
+            for path in copy_recipes(options.names, options.to, overwrite=options.force):
+                print(path)
+
+    command.set_defaults(run=run)
+
+
+def _suites(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "suites",
+        "List the evaluation suites that come with the package, or print them.",
+        "reasontrain suites show math500",
+    )
+    command.add_argument(
+        "action", nargs="?", choices=("list", "show"), default="list", help="default: list"
+    )
+    command.add_argument("names", nargs="*", metavar="NAME", help="suites, such as math500")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain import resources
+        from reasontrain.cli.resources import listing, show
+
+        _check_names(options)
+        if options.action == "list":
+            print(listing(resources.suites()))
+        else:
+            show(options.names, resources.suites(), "suite")
+
+    command.set_defaults(run=run)
+
+
+def _launch(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "launch",
+        "Copy launch scripts here: slurm, kuberay, ray, local.",
+        "reasontrain launch copy slurm",
+    )
+    command.add_argument("action", choices=("copy",))
+    command.add_argument("names", nargs="+", metavar="NAME", help="slurm, kuberay, ray or local")
+    _destination(command)
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.resources import copy_launch_scripts
+
+        for path in copy_launch_scripts(options.names, options.to, overwrite=options.force):
+            print(path)
+
+    command.set_defaults(run=run)
+
+
+def _schema(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "schema",
+        "Print the JSON schema of recipes, with which editors complete and check keys.",
+        "reasontrain schema > schema.json",
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.recipe import json_schema
+
+        print(json_schema(), end="")
+
+    command.set_defaults(run=run)
+
+
+def _completion(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "completion",
+        "Print a script by which a shell completes commands and options.",
+        'eval "$(reasontrain completion bash)"',
+    )
+    command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+    def run(options: argparse.Namespace) -> None:
+        import shtab
+
+        print(shtab.complete(parser(), options.shell))
+
+    command.set_defaults(run=run)
+
+
+def _destination(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--to", type=Path, default=Path(), metavar="DIR", help="directory (default: this one)"
+    )
+    command.add_argument("--force", action="store_true", help="replace files that exist")
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    """Raise UserError if `list` has names or another action has none."""
+    from reasontrain.types import UserError
+
+    if options.action == "list" and options.names:
+        raise UserError(f"list takes no names; to print {options.names[0]}: show")
+    if options.action != "list" and not options.names:
+        raise UserError(f"{options.action} needs a name; `list` shows them")

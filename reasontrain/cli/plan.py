@@ -148,7 +148,7 @@ def _placement(estimate: Plan) -> Table:
     for group in estimate.placement:
         last = group.first + group.processes - 1
         numbers = f"{group.first}" if last == group.first else f"{group.first}-{last}"
-        gpus = f", GPU: {group.gpus}" if group.gpus else ""
+        gpus = f", GPU: {group.gpus:g}" if group.gpus else ""
         table.add_row(
             group.role,
             numbers,

@@ -28,7 +28,7 @@ from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress, free_port, join, leave
 from reasontrain.learner.factory import make_learner
 from reasontrain.models import Policy
-from reasontrain.recipe import Recipe
+from reasontrain.recipe import EngineSettings, Recipe
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler, make_sampler
 from reasontrain.sampler.unused import UnusedSampler
@@ -105,11 +105,12 @@ class Worker:
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def facts(self) -> dict[str, str]:
-        """Host, address and process id, and the seconds of work so far."""
+        """Host, address, process id and threads, and the seconds of work so far."""
         about = {
             "host": socket.gethostname(),
             "address": ray.util.get_node_ip_address(),
             "pid": str(os.getpid()),
+            "threads": str(torch.get_num_threads()),
         }
         return about | {"work_s": f"{self.work_s:.3f}"}
 
@@ -154,6 +155,26 @@ class SamplingWorker(Worker):
         return nullcontext()
 
 
+def engine_of(recipe: Recipe, device: torch.device) -> EngineSettings:
+    """The recipe's sampler engine for processes with this part of a GPU, or none."""
+    assert recipe.cluster is not None, "processes are of a cluster"
+    if device.type == "cpu":
+        return recipe.engine
+    return recipe.engine.on_part_of_gpu(
+        recipe.cluster.gpus_per_process, colocated=not recipe.cluster.samplers
+    )
+
+
+def transfer_device(recipe: Recipe, device: torch.device) -> torch.device:
+    """The device from and to which weights are broadcast.
+
+    That of the models, except where processes share GPUs: NCCL refuses two ranks on one GPU, so the
+    weights pass through main memory.
+    """
+    assert recipe.cluster is not None, "processes are of a cluster"
+    return torch.device("cpu") if recipe.cluster.gpus_per_process < 1 else device
+
+
 class LearnerRank(SamplingWorker):
     """One rank of the learner.
 
@@ -163,6 +184,7 @@ class LearnerRank(SamplingWorker):
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
         self.recipe = recipe
+        self.channel: WeightBroadcast | None = None
 
     def address(self, host: str) -> str:
         """The address, `host:port`, at which rank 0 will listen."""
@@ -171,10 +193,11 @@ class LearnerRank(SamplingWorker):
     def build(self, place: RankAddress, teacher: ray.actor.ActorHandle | None) -> None:
         """Join the other ranks and load the models."""
         recipe = self.recipe
+        device = models.device_of(recipe.model.device)
         if recipe.learn.zero is not None:
-            join(place)
+            join(place, device)
         self.rank = place.rank
-        remote = RemoteTeacher(teacher) if teacher is not None else None
+        remote = RemoteTeacher(teacher, device) if teacher is not None else None
         self.learner = make_learner(recipe, remote)
         assert recipe.cluster is not None, "ranks are of a cluster"
         if recipe.cluster.samplers:
@@ -184,7 +207,7 @@ class LearnerRank(SamplingWorker):
             return
         with self.whole():  # the sampler tries the model
             self.sampler = make_sampler(
-                recipe.engine,
+                engine_of(recipe, device),
                 recipe.model,
                 seed=recipe.seed,
                 policy=self.learner.policy,
@@ -244,13 +267,24 @@ class LearnerRank(SamplingWorker):
         self.sampler.load(self.learner.weights())
 
     def slots(self) -> list[Slot]:
-        """Names and shapes of the weights."""
-        return [(name, tuple(tensor.shape)) for name, tensor in self.learner.weights().tensors()]
+        """Names and shapes of the weights, in the order in which `send` sends them."""
+        tensors = self.learner.weights().tensors()
+        self.sent_slots = [(name, tuple(tensor.shape)) for name, tensor in tensors]
+        return self.sent_slots
 
     def listen(self, host: str, num_samplers: int, timeout_s: float) -> int:
         """Open a broadcast group to the samplers; return its port."""
-        self.channel = WeightBroadcast(host, 0, 0, 1 + num_samplers, timeout_s)
+        device = transfer_device(self.recipe, self.learner.policy.device)
+        self.channel = WeightBroadcast(
+            host, 0, 0, 1 + num_samplers, device=device, timeout_s=timeout_s
+        )
         return self.channel.port
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
+    def cancel_transfer(self) -> None:
+        """End the transfer under way, whose `send` then raises TransferAbortedError."""
+        if self.channel is not None:
+            self.channel.cancel()
 
     @work
     def send(self) -> TransferChecksum | None:
@@ -258,8 +292,8 @@ class LearnerRank(SamplingWorker):
         weights = self.learner.weights()
         dtype = getattr(torch, self.recipe.model.dtype)
         if self.rank == 0:
-            self.channel.connect(self.learner.policy.device)
-            return self.channel.send(weights.version, weights.tensors(), dtype)
+            assert self.channel is not None, "listen comes first"
+            return self.channel.send(weights.version, weights.tensors(), self.sent_slots, dtype)
         for _ in weights.tensors():  # a collective under ZeRO-3, which every rank must join
             pass
         return None
@@ -299,9 +333,11 @@ class SamplerWorker(SamplingWorker):
         if recipe.sample is not None and recipe.sample.thought is not None:
             policy = models.load(recipe.model)
             policy.measure_ids_in_use(recipe.task.problems())  # as every learner does
-        sampler = make_sampler(recipe.engine, recipe.model, seed=recipe.seed, policy=policy)
+        engine = engine_of(recipe, models.device_of(recipe.model.device))
+        sampler = make_sampler(engine, recipe.model, seed=recipe.seed, policy=policy)
         self.sampler = sampler
         self.device = sampler.device
+        self.transfer_device = transfer_device(recipe, sampler.device)
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
 
     def connect(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
@@ -312,14 +348,15 @@ class SamplerWorker(SamplingWorker):
             port: the port of learner rank 0.
             rank: the rank of this process in the group, from 1.
             size: the number of processes in the group.
-            timeout_s: seconds after which a transfer counts as failed.
+            timeout_s: limit of the operations of the store at which they meet, in seconds.
         """
-        self.channel = WeightBroadcast(host, port, rank, size, timeout_s)
+        self.channel = WeightBroadcast(
+            host, port, rank, size, device=self.transfer_device, timeout_s=timeout_s
+        )
 
     @work
     def receive(self, version: int, slots: Sequence[Slot]) -> TransferChecksum:
         """Replace the weights by those that the learner broadcasts."""
-        self.channel.connect(self.device)
         self.sampler.load(
             Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device))
         )

@@ -27,8 +27,8 @@ POLL_S = 1.0
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
-    "DS_ACCELERATOR": "",
 }
+"""Environment variables of every actor."""
 PING_S = 5.0
 LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
 """Substrings of the errors that a rank raises when a peer is gone."""
@@ -44,6 +44,7 @@ class Slot:
     bundle: int
     cpus: float
     gpus: float
+    threads: int
 
 
 class ActorGroup:
@@ -197,12 +198,7 @@ class ActorGroup:
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 slot.group, placement_group_bundle_index=slot.bundle
             ),
-            "runtime_env": {
-                "env_vars": ENVIRONMENT
-                | {"DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}
-                # A Ray that was started before has the environment of that time.
-                | {name: os.environ[name] for name in MODEL_VARIABLES if name in os.environ}
-            },
+            "runtime_env": {"env_vars": actor_environment(slot)},
         }
         # Heartbeats have their own thread, so that a busy actor still answers.
         return (
@@ -312,6 +308,21 @@ class ActorGroup:
         with path.open(encoding="utf-8", errors="replace") as stream:
             lines = [line.rstrip() for line in deque(stream, LOG_LINES) if line.strip()]
         return f"; the end of {path}:\n  " + "\n  ".join(lines) if lines else f"; {path} is empty"
+
+
+def actor_environment(slot: Slot) -> dict[str, str]:
+    """Environment variables of the actor in this slot."""
+    environment = {
+        **ENVIRONMENT,
+        "DS_ACCELERATOR": "cuda" if slot.gpus else "cpu",
+        # Ray would take the cores that the actor reserves.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(slot.threads)),
+    }
+    if not slot.gpus:
+        # Ray leaves every GPU of the node visible to an actor that reserves none.
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    # A Ray that was started before has the environment of that time.
+    return environment | {name: os.environ[name] for name in MODEL_VARIABLES if name in os.environ}
 
 
 def _first_line(error: BaseException) -> str:

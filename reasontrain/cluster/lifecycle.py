@@ -117,7 +117,9 @@ def running(
         wanted = placement.needs(recipe, cluster, gpu=gpu)
         placement.check_room(wanted)
         placement.check_versions(recipe.engine)
-        with placement.placed(wanted, cluster.placement, wait_s=cluster.wait_s) as slots:
+        with placement.placed(
+            wanted, cluster.placement, wait_s=cluster.wait_s, share_cores=cluster.cpus is None
+        ) as slots:
             parts = ", ".join(f"{need.number} {need.role}" for need in wanted)
             start_phase(logger, f"starting processes and loading models: {parts}")
             processes = _started(recipe, cluster, directory, order, grader, slots, gpu=gpu)
@@ -165,7 +167,7 @@ def _started(
         shared = SamplerGroup(ranks)
         canary = canary_of(recipe, directory, learner, shared)
         return Processes(directory, learner, shared, None, grader, restarts, gpu, canary)
-    separate = SeparateSamplers(samplers, learner, restarts)
+    separate = SeparateSamplers(samplers, learner, restarts, transfer_s=cluster.transfer_s)
     canary = canary_of(recipe, directory, learner, separate)
     prefetching = (
         PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id))

@@ -8,13 +8,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from reasontrain.cluster import start
@@ -43,6 +48,8 @@ error.
 READY_S = 10.0
 """Seconds after which a wait for resources is announced."""
 VERSIONS_S = 120.0
+ROUNDING = 1e-6
+"""Part of a resource that is lost when fractions of it are subtracted one by one."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +70,13 @@ class ResourceRequest:
 
 def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceRequest]:
     """Resource requests of the recipe's processes; `gpu` is true if models are placed on GPUs."""
-    one = 1.0 if gpu else 0.0
+    one = cluster.gpus_per_process if gpu else 0.0
     per_sampler = one * recipe.engine.num_gpus
     wanted = [
-        ResourceRequest("learner", cluster.learners, cluster.cpus, one),
-        ResourceRequest("sampler", cluster.samplers, cluster.cpus, per_sampler),
-        ResourceRequest("teacher", cluster.teachers, cluster.cpus, one),
-        ResourceRequest("grader", cluster.graders, cluster.cpus, 0.0),
+        ResourceRequest("learner", cluster.learners, cluster.reserved_cpus, one),
+        ResourceRequest("sampler", cluster.samplers, cluster.reserved_cpus, per_sampler),
+        ResourceRequest("teacher", cluster.teachers, cluster.reserved_cpus, one),
+        ResourceRequest("grader", cluster.graders, cluster.reserved_cpus, 0.0),
     ]
     return [need for need in wanted if need.number]
 
@@ -139,7 +146,7 @@ def check_room(wanted: list[ResourceRequest]) -> None:
         placed = 0
         for node in nodes:
             while placed < need.number and all(
-                node.get(name, 0.0) >= amount for name, amount in need.bundle.items()
+                node.get(name, 0.0) >= amount - ROUNDING for name, amount in need.bundle.items()
             ):
                 for name, amount in need.bundle.items():
                     node[name] -= amount
@@ -219,7 +226,7 @@ _remote_versions = ray.remote(num_cpus=0)(own_versions)
 
 @contextmanager
 def placed(
-    wanted: list[ResourceRequest], strategy: str, *, wait_s: float
+    wanted: list[ResourceRequest], strategy: str, *, wait_s: float, share_cores: bool = False
 ) -> Iterator[dict[str, list[Slot]]]:
     """Create one placement group for all processes; yield the slots of each role.
 
@@ -230,6 +237,8 @@ def placed(
         wanted: The processes of each role.
         strategy: `pack` or `spread`.
         wait_s: Longest wait for resources that others use, in seconds.
+        share_cores: Give processes with a model the threads of their share of their node, and not
+            of the CPUs that they reserve.
 
     Raises:
         UserError: The resources are still in use after that time.
@@ -239,22 +248,45 @@ def placed(
     group: PlacementGroup = placement_group(bundles, strategy=strategy.upper())
     try:
         _wait_for(group, wanted, wait_s)
+        processes = [need for need in wanted for _ in range(need.number)]
+        threads = [max(1, int(need.cpus)) for need in processes]
+        if share_cores:
+            node_of = placement_group_table(group)["bundles_to_node_id"]
+            nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+            threads = shared_cores(processes, [nodes[node_of[i]] for i in range(len(processes))])
         slots: dict[str, list[Slot]] = {"learner": [], "sampler": [], "teacher": [], "grader": []}
-        index = 0
-        for need in wanted:
-            for _ in range(need.number):
-                slots[need.role].append(
-                    Slot(
-                        group,
-                        index,
-                        need.bundle.get("CPU", 0.001 if not need.gpus else 0.0),
-                        need.gpus,
-                    )
-                )
-                index += 1
+        for index, need in enumerate(processes):
+            cpus = need.bundle.get("CPU", 0.001 if not need.gpus else 0.0)
+            slots[need.role].append(Slot(group, index, cpus, need.gpus, threads[index]))
         yield slots
     finally:
         remove_placement_group(group)
+
+
+def shared_cores(
+    processes: Sequence[ResourceRequest], nodes: Sequence[Mapping[str, float]]
+) -> list[int]:
+    """Threads of each process, by its share of its node.
+
+    A process with GPUs has the node's cores per GPU, whoever uses the other GPUs; processes with a
+    model on the CPU divide the cores of their node. Graders compute in processes of their own.
+
+    Args:
+        processes: The request of each process.
+        nodes: Resources of the node that each lies on; the same object for the same node.
+    """
+    threads = []
+    for process, node in zip(processes, nodes, strict=True):
+        if process.role == "grader":
+            threads.append(1)
+            continue
+        if process.gpus:
+            share = process.gpus / node["GPU"]
+        else:
+            others = zip(processes, nodes, strict=True)
+            share = 1 / sum(each is node and other.role != "grader" for other, each in others)
+        threads.append(max(1, int(node.get("CPU", 0.0) * share + ROUNDING)))
+    return threads
 
 
 def _wait_for(group: PlacementGroup, wanted: list[ResourceRequest], wait_s: float) -> None:

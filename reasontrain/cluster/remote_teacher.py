@@ -17,9 +17,10 @@ from reasontrain.vocab import Head
 class RemoteTeacher:
     """A teacher in another process: hidden states are fetched, the head is a local copy."""
 
-    def __init__(self, actor: ray.actor.ActorHandle) -> None:
+    def __init__(self, actor: ray.actor.ActorHandle, device: torch.device) -> None:
+        """Copy the teacher's head to `device`, that of the policy which it is compared with."""
         self.actor = actor
-        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = device
         head: Head = ray.get(actor.head.remote())
         self._head = head.to(self.device)
 

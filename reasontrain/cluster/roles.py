@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from reasontrain.algo.objectives import Objective
 from reasontrain.cluster.group import ActorGroup
+from reasontrain.cluster.weight_transfer import TransferAbortedError
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress
@@ -252,6 +254,8 @@ class SeparateSamplers(SamplerGroup):
         group: ActorGroup,
         learners: LearnerGroup,
         restarts: Restarts,
+        *,
+        transfer_s: float,
     ) -> None:
         """Create the group.
 
@@ -259,8 +263,10 @@ class SeparateSamplers(SamplerGroup):
             group: The sampler processes.
             learners: The ranks that send the weights.
             restarts: The budget of restarts, shared by all roles.
+            transfer_s: Limit until the samplers confirm a part of the weights, in seconds.
         """
         super().__init__(group)
+        self.transfer_s = transfer_s
         self.learners = learners
         self.restarts = restarts
         # The generation of learners that the broadcast group was opened with; None without a group.
@@ -317,9 +323,7 @@ class SeparateSamplers(SamplerGroup):
             try:
                 if self._connected_generation != self.learners.generation:
                     self._open()
-                sending = self.learners.group.submit("send", [()] * len(self.learners.group.actors))
-                received = self.group.all("receive", self.version, self.slots)
-                sent = self.learners.group.wait(sending)[0]
+                sent, *received = self._transfer()
             except LostError as error:
                 if error.role != self.group.role:
                     raise
@@ -331,6 +335,52 @@ class SeparateSamplers(SamplerGroup):
                 )
             return
 
+    def _transfer(self) -> list[object]:
+        """Send the weights once; return the checksums of learner rank 0 and of every sampler.
+
+        Raises:
+            LostError: A sampler died, or did not confirm in time; or a learner rank died.
+            RunError: A sampler did not accept the weights.
+        """
+        learners = self.learners.group
+        sending = learners.submit("send", [()] * len(learners.actors))
+        receiving = self.group.submit(
+            "receive", [(self.version, self.slots)] * len(self.group.actors)
+        )
+        calls = {ref: (learners, rank) for rank, ref in enumerate(sending)}
+        calls |= {ref: (self.group, rank) for rank, ref in enumerate(receiving)}
+        results: dict[ray.ObjectRef, object] = {}
+        beat = time.monotonic()
+        try:
+            # Both sides at once: who dies first is seen first. The deadline is the sender's own,
+            # which starts when every sampler has ended what it did before.
+            while waiting := [ref for ref in calls if ref not in results]:
+                for ref in self.group.ready(waiting):
+                    group, rank = calls[ref]
+                    results[ref] = group.wait([ref], [rank])[0]
+                if time.monotonic() - beat > self.group.heartbeat_s:
+                    learners.check()
+                    self.group.check()
+                    beat = time.monotonic()
+        except RunError as error:
+            verdict = self._stop_sending(sending)
+            # A sampler is not to blame for a learner that died, or for a transfer given up.
+            blamed = isinstance(verdict, LostError) and verdict.role == learners.role
+            if verdict is not None and (blamed or isinstance(error, TransferAbortedError)):
+                raise verdict from error
+            raise
+        return [results[ref] for ref in (sending[0], *receiving)]
+
+    def _stop_sending(self, sending: Sequence[ray.ObjectRef]) -> RunError | None:
+        """End a transfer, so that the learner is free for the next one; return its error."""
+        learners = self.learners.group
+        try:
+            learners.wait([learners.actors[0].cancel_transfer.remote()], [0])
+            learners.wait(sending)
+        except RunError as error:
+            return error
+        return None
+
     def _open(self) -> None:
         """Open a broadcast group from rank 0 to all samplers.
 
@@ -340,7 +390,7 @@ class SeparateSamplers(SamplerGroup):
         size = 1 + len(self.group.actors)
         host = learners.host(self.group)
         self.slots = ray.put(learners.group.all("slots")[0])
-        timeout_s = self.group.heartbeat_s
+        timeout_s = self.transfer_s
         port = learners.group.wait(
             [learners.group.actors[0].listen.remote(host, size - 1, timeout_s)], [0]
         )[0]

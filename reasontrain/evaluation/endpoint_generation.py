@@ -196,9 +196,7 @@ class TextRequests(EndpointRequests):
         if self.is_plain:
             text = self.prompt.prompt_of(problem)
             if not isinstance(text, str):
-                raise UserError(
-                    f"problem {problem.id} is a conversation, and prompt.style is plain"
-                )
+                raise UserError(f"{problem.label} is a conversation, and prompt.style is plain")
             return {"prompt": text}
         fields: dict[str, Json] = {"messages": self.prompt.turns(problem)}
         if self.prompt.enable_thinking is not None:

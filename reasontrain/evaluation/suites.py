@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from reasontrain import resources
 from reasontrain.data.files import is_data_file
 from reasontrain.recipe import Suite, YamlValue, apply_overrides, build, read_yaml
 from reasontrain.tasks.gsm8k import Gsm8k
@@ -75,14 +76,14 @@ def data_folder(named: Path | None = None) -> Path | None:
 
 
 def _file(name: str, folder: Path, what: str) -> Path:
-    """The YAML file of a name, in `folder` of the working directory or of the source tree.
+    """The YAML file of a name, in `folder` of the working directory or of the package.
 
     A path to a YAML file is returned as it is.
     """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         return path
-    folder = folder if folder.is_dir() else Path(__file__).parents[2] / folder
+    folder = folder if folder.is_dir() else resources.folder("eval") / folder.name
     path = folder / f"{name}.yaml"
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"

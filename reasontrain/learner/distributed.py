@@ -29,19 +29,25 @@ def free_port(host: str = "") -> int:
         return int(listener.getsockname()[1])
 
 
-def join(place: RankAddress) -> None:
-    """Make this process that rank, over nccl if it sees a GPU and gloo otherwise.
+def join(place: RankAddress, device: torch.device) -> None:
+    """Make this process that rank; return when all ranks have joined.
 
-    Returns when all ranks have joined.
+    The device of the models decides and not what this process sees: ranks with models on the CPU
+    of a machine with GPUs talk over gloo, and NCCL refuses two ranks on one GPU.
+
+    Args:
+        place: the rank, and where rank 0 is.
+        device: the device of this rank's models; nccl connects GPUs, and gloo CPUs.
     """
     host, _, port = place.address.rpartition(":")
-    gpu = torch.cuda.is_available()
+    gpu = device.type == "cuda"
     os.environ |= {
         "RANK": str(place.rank),
         "WORLD_SIZE": str(place.num_ranks),
         "LOCAL_RANK": "0",  # every process sees its own GPU alone
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
+        "DS_ACCELERATOR": device.type,  # read when DeepSpeed is imported, which would guess
     }
     store = open_store(
         host,

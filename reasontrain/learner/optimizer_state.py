@@ -88,8 +88,8 @@ class HeldFragment:
             self._view(tensor).copy_(files.read(self.name, key, self.start, self.numel))
         step = files.step(self.name)
         if step is not None:
-            # Kept on the CPU, as by torch's optimisers; ranks of a flat group share one.
-            self.state[STEP] = torch.tensor(step, dtype=torch.float32)
+            # With the weights, as the fused AdamW keeps it; ranks of a flat group share one.
+            self.state[STEP] = torch.tensor(step, dtype=torch.float32, device=self.held.device)
 
 
 def write(directory: Path, rank: int, fragments: Iterable[HeldFragment]) -> None:

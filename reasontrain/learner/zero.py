@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 
-import torch
-
-if not torch.cuda.is_available():
-    # Set before the import: otherwise DeepSpeed warns that it had to guess.
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
 import deepspeed
+import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner import optimizer_state
+from reasontrain.learner.deepspeed_settings import configuration
 from reasontrain.learner.engine import Progress
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.optimizer import adamw, clip_gradients
@@ -72,7 +67,7 @@ class ZeroEngine:
         # At stage 0 every rank has float32 weights and autocast, as the plain engine has; from
         # stage 1 on it has bfloat16 weights, and its part of the float32 masters.
         bf16 = policy.dtype == torch.bfloat16 and self.zero.stage > 0
-        config = configuration(self.zero, settings, bf16=bf16)
+        config = configuration(self.zero, settings, bf16=bf16, device=policy.device)
         with redirect_stdout(io.StringIO()):  # its bfloat16 optimiser prints the free memory
             self.deepspeed, *_ = deepspeed.initialize(
                 model=self.policy_module, optimizer=self.optimizer, config=config
@@ -295,7 +290,8 @@ class ShardedModel:
             nvme_path=zero.nvme_path,
             persist_below=zero.persist_below,
         )
-        config = configuration(sharded, settings, bf16=policy.dtype == torch.bfloat16)
+        bf16 = policy.dtype == torch.bfloat16
+        config = configuration(sharded, settings, bf16=bf16, device=policy.device)
         self.deepspeed, *_ = deepspeed.initialize(model=self.policy_module, config=config)
 
     @torch.no_grad()
@@ -317,43 +313,3 @@ class ShardedModel:
 def materialized(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
     """A block in which these parameters are whole on every rank."""
     return deepspeed.zero.GatheredParameters(list(parameters))
-
-
-def configuration(zero: Zero, settings: LearnSettings, *, bf16: bool) -> dict[str, object]:
-    """DeepSpeed's own settings.
-
-    Gradient accumulation is not managed by DeepSpeed: managed, the second backward of an update
-    would be silently wrong at stages 1 and 2.
-    """
-    optimization: dict[str, object] = {
-        "stage": zero.stage,
-        "overlap_comm": zero.stage >= 2 and torch.cuda.is_available(),
-        "offload_optimizer": {
-            "device": zero.offload_optimizer,
-            "nvme_path": zero.nvme_path,
-            "pin_memory": torch.cuda.is_available(),
-        },
-    }
-    if zero.stage == 3:
-        optimization |= {
-            "stage3_param_persistence_threshold": zero.persist_below,
-            "offload_param": {
-                "device": zero.offload_parameters,
-                "nvme_path": zero.nvme_path,
-                "pin_memory": torch.cuda.is_available(),
-            },
-        }
-    return {
-        "train_micro_batch_size_per_gpu": 1,  # required and unused: we cut micro-batches ourselves
-        "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,
-        "gradient_clipping": 0.0 if zero.stage == 0 else settings.max_grad_norm or 0.0,
-        "zero_optimization": optimization,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": bf16, "check_grad_overflow": True},
-        # Otherwise the gradients of bfloat16 micro-batches are summed in 8 bits of mantissa.
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
-        "steps_per_print": 1 << 40,
-    }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
+        device_of,
         load,
         recompute_activations,
     )
@@ -81,6 +82,7 @@ __all__ = [
     "context_of",
     "conversions_in",
     "describe",
+    "device_of",
     "facts_about",
     "fingerprint",
     "gguf_file",
@@ -125,6 +127,7 @@ _MODULES = {
     "choose_sdpa_kernels": "kernels",
     "check_head": "loading",
     "check_same_ids": "loading",
+    "device_of": "loading",
     "load": "loading",
     "recompute_activations": "loading",
     "Policy": "policy",

@@ -52,7 +52,7 @@ def load(
         UserError: it cannot be loaded, its weights are not all in its files, it computes its logits
             in a way that `Head` does not implement, or sequences of this layout change each other.
     """
-    device = _device(settings.device)
+    device = device_of(settings.device)
     check_installed(settings.attention)
     check_vocabulary(settings.vocabulary, device)
     check_path(settings.path)
@@ -134,7 +134,7 @@ def _from_pretrained(
     return load_weights(load_model, settings.path), tokenizer
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """The device of a setting; "auto" is the GPU if there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device is `cuda`, and no CUDA GPU is visible; use `auto` or `cpu`")

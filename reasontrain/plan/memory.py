@@ -152,21 +152,11 @@ def optimiser(job: PlannedJob) -> int:
 def _step_workspace(job: PlannedJob) -> int:
     """Bytes of temporary tensors in the optimiser's step.
 
-    torch's AdamW takes all square roots at once on a GPU (`foreach`); on a CPU it works tensor by
-    tensor, with two temporaries of the largest tensor.
+    The fused AdamW has none. Muon works matrix by matrix, with two temporaries of the largest.
     """
-    if job.zero is not None:
+    if not job.muon_parameters:
         return 0
-    largest = (
-        2
-        * 4
-        * (
-            shapes.num_table(job.shape)
-            if job.trains_head
-            else max(shapes.matrices(job.shape).values())
-        )
-    )
-    return 4 * (job.trainable - job.muon_parameters) if job.on_gpu else largest
+    return 2 * 4 * max(shapes.matrices(job.shape).values())
 
 
 def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from reasontrain.plan.roles import PlannedJob
+
+ROUNDING = 1e-6
+"""Part of a GPU that is lost when fractions of it are added."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class PlacementGroup:
     first: int
     processes: int
     cpus: float
-    gpus: int
+    gpus: float
     node: int | None
 
 
@@ -26,14 +30,15 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
     parallelism has all its GPUs on one node.
     """
     cluster = job.cluster
-    gpu = int(job.on_gpu)
+    gpu = job.gpus_per_process
     engine = gpu * job.recipe.engine.num_gpus
     wanted = (
         [("learner", gpu)] * cluster.learners
         + [("sampler", engine)] * cluster.samplers
         + [("teacher", gpu)] * cluster.teachers
     )
-    used = [0] * -(-sum(gpus for _, gpus in wanted) // job.machine.gpus_per_node)
+    total = sum(gpus for _, gpus in wanted)
+    used = [0.0] * math.ceil(total / job.machine.gpus_per_node - ROUNDING)
     groups: list[PlacementGroup] = []
     count: dict[str, int] = {}
     for name, gpus in wanted:
@@ -42,20 +47,23 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
         last = groups[-1] if groups else None
         if last is not None and (last.role, last.node) == (name, node):
             groups[-1] = PlacementGroup(
-                name, last.first, last.processes + 1, cluster.cpus, gpus, node
+                name, last.first, last.processes + 1, cluster.reserved_cpus, gpus, node
             )
         else:
-            groups.append(PlacementGroup(name, rank, 1, cluster.cpus, gpus, node))
+            groups.append(PlacementGroup(name, rank, 1, cluster.reserved_cpus, gpus, node))
     if cluster.graders:
-        groups.append(PlacementGroup("grader", 0, cluster.graders, cluster.cpus, 0, None))
+        groups.append(
+            PlacementGroup("grader", 0, cluster.graders, cluster.reserved_cpus, 0.0, None)
+        )
     return groups
 
 
-def _node(used: list[int], gpus: int, job: PlannedJob) -> int:
+def _node(used: list[float], gpus: float, job: PlannedJob) -> int:
     """A node with that many free GPUs, recorded in `used`; a new node if no other has room."""
-    room = [node for node, busy in enumerate(used) if busy + gpus <= job.machine.gpus_per_node]
+    most = job.machine.gpus_per_node + ROUNDING
+    room = [node for node, busy in enumerate(used) if busy + gpus <= most]
     if not room:
-        used.append(0)
+        used.append(0.0)
         room = [len(used) - 1]
     node = room[0] if job.cluster.placement == "pack" else min(room, key=lambda node: used[node])
     used[node] += gpus

@@ -84,6 +84,16 @@ class PlannedJob:
         """True unless the recipe sets `model.device: cpu`."""
         return self.recipe.model.device != "cpu"
 
+    @property
+    def gpus_per_process(self) -> float:
+        """The part of a GPU that a process with a model has; 0 on CPUs."""
+        return self.cluster.gpus_per_process if self.on_gpu else 0.0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that a process may hold: its part of a GPU, if processes share GPUs."""
+        return int(self.cluster.gpus_per_process * self.machine.memory_bytes)
+
     @cached_property
     def work(self) -> Work:
         """The size of a step."""
@@ -150,7 +160,10 @@ class PlannedJob:
         sample = self.recipe.sample
         if sample is None or sample.engine.gpu_memory_share(colocated=self.samples_here) is None:
             return None
-        return sample.engine
+        if not self.on_gpu:
+            return sample.engine
+        part = self.cluster.gpus_per_process
+        return sample.engine.on_part_of_gpu(part, colocated=self.samples_here)
 
     @property
     def observed(self) -> frozenset[Model]:

@@ -33,7 +33,7 @@ Kind = Callable[[PlannedJob], Iterator[Change]]
 
 def fits(job: PlannedJob) -> bool:
     """True if every process fits into memory."""
-    return _fullest(job).peak <= job.machine.memory_bytes
+    return _fullest(job).peak <= job.memory_bytes
 
 
 def remedy(job: PlannedJob) -> Remedy | None:

@@ -17,6 +17,7 @@ from reasontrain.recipe.read import (
     as_yaml,
     build,
     changed_keys,
+    json_schema,
     read_recipe,
     recipe_of,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "build",
     "changed_keys",
     "is_due",
+    "json_schema",
     "read_recipe",
     "read_yaml",
     "recipe_of",

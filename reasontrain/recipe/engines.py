@@ -79,6 +79,13 @@ class SamplerEngine:
         """The same engine without tensor parallelism and with its default share of memory."""
         return self
 
+    def on_part_of_gpu(self: EngineT, part: float, *, colocated: bool) -> EngineT:
+        """The same engine for processes that have this part of a GPU each.
+
+        A colocated engine shares that part with a learner rank.
+        """
+        return self
+
     def unsupported_temperature(self, sampling: Sampling) -> str | None:
         """The reason why the engine cannot sample at this temperature, or None if it can."""
         bounds = self.capabilities.temperature_range
@@ -183,6 +190,13 @@ class VllmEngine(SamplerEngine):
     def on_one_gpu(self) -> VllmEngine:
         """See `SamplerEngine`."""
         return replace(self, tensor_parallel_size=1, gpu_memory_utilization=None)
+
+    def on_part_of_gpu(self, part: float, *, colocated: bool) -> VllmEngine:
+        """See `SamplerEngine`; a share that the user has set is of the whole GPU."""
+        if self.gpu_memory_utilization is not None:
+            return self
+        share = part * self.gpu_memory_share(colocated=colocated)
+        return replace(self, gpu_memory_utilization=share)
 
 
 EngineSettings = LocalEngine | VllmEngine

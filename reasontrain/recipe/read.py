@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import logging
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from reasontrain import resources
 from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.validation import validation_errors
@@ -31,7 +33,29 @@ _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in this file, with `key.path=value` overrides applied before validation."""
+    if not path.exists():
+        raise UserError(f"there is no file {path}{_where_else(path)}")
     return recipe_of(read_yaml(path), overrides, str(path))
+
+
+def _where_else(path: Path) -> str:
+    """What to do about a recipe that is not there but comes with the package."""
+    for recipe in resources.recipes():
+        if path.with_suffix("").as_posix() in (recipe.name, f"recipes/{recipe.name}"):
+            return f"; `reasontrain recipes copy {recipe.name}` copies that recipe here"
+    return ""
+
+
+def json_schema() -> str:
+    """The JSON schema of recipes, for editors.
+
+    It holds types, choices and bounds; what settings must agree on is checked by `read_recipe`
+    alone.
+    """
+    _learn(Recipe)
+    schema = _ADAPTERS[Recipe].json_schema()
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps({**draft, **schema}, indent=1, ensure_ascii=False) + "\n"
 
 
 def recipe_of(content: dict[str, YamlValue], overrides: Sequence[str], source: str) -> Recipe:

@@ -94,6 +94,8 @@ def _unused_processes(recipe: Recipe) -> Iterator[str]:
             f"cluster.{', '.join(names)}: they compare weights of samplers with the learner's, and "
             "here they are the same"
         )
+    if recipe.model.device == "cpu" and cluster.gpus_per_process != default.gpus_per_process:
+        yield "cluster.gpus_per_process: `model.device: cpu` uses no GPU"
     if recipe.sample is None and recipe.evaluate is None:
         for name, number in (("samplers", cluster.samplers), ("graders", cluster.graders)):
             if number:

@@ -408,6 +408,12 @@ def _cluster_errors(recipe: Recipe) -> Iterator[str]:
         )
     if cluster.teachers and recipe.teacher is None:
         yield "cluster.teachers: the recipe has no `teacher`; set it to 0, or set `teacher.path`"
+    if cluster.gpus_per_process < 1 and (cluster.learners > 1 or recipe.engine.num_gpus > 1):
+        yield (
+            "cluster.gpus_per_process: learner ranks, and the GPUs of an engine, are connected by "
+            "NCCL, which needs a whole GPU for each; use 1, or `cluster.learners: 1` and "
+            "`tensor_parallel_size: 1`"
+        )
     if cluster.overlap:
         yield from _overlap_errors(recipe, cluster)
 

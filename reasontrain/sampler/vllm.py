@@ -5,6 +5,7 @@ A colocated engine releases its GPU memory between two steps.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +114,8 @@ class VllmSampler:
         with models.located(model.path) as path:
             if self.tied:
                 models.check_tied_files(Path(path), model.path)
+            if colocated and not self.library.cpu:
+                give_back_memory()
             self.engine = start_engine(
                 self.library, path, model, description, settings, colocated=colocated
             )
@@ -159,9 +162,11 @@ class VllmSampler:
             return []
         requests = [{"prompt_token_ids": list(sequence.prompt.ids)} for sequence in sequences]
         params = self._sampling_params(sequences, sampling)
+        at_once = len(sequences) <= self.settings.max_num_seqs
+        longest = max(sequence.budget for sequence in sequences) if at_once else None
         with (
             working(f"sampling {len(sequences):,} responses", "tokens") as work,
-            counted(self.engine, work),
+            counted(self.engine, work, longest),
             self._errors_while("sampling", can_go_on=False),
         ):
             outputs = self.engine.generate(requests, params, use_tqdm=False)
@@ -179,6 +184,7 @@ class VllmSampler:
             EngineLostError: a process of the engine died.
         """
         if self.asleep:
+            give_back_memory()
             with self._errors_while("taking memory"):
                 self.engine.wake_up(tags=["weights"])
         self.is_loaded = False
@@ -186,6 +192,7 @@ class VllmSampler:
         with self._errors_while("clearing its cache"):
             if self.asleep:
                 # after the weights: with the cache in place, the transfer buffers may not fit
+                give_back_memory()  # those buffers, and what the learner gathered
                 self.engine.wake_up(tags=["kv_cache"])
             elif not self.engine.reset_prefix_cache():
                 # keys and values of prompts were computed with the old weights
@@ -308,6 +315,16 @@ class VllmSampler:
             )
             for sequence, seed in zip(sequences, rollout_seeds, strict=True)
         ]
+
+
+def give_back_memory() -> None:
+    """Return memory that this process has cached to the GPU, where an engine can take it.
+
+    After a step the learner's allocator holds the peak of its backward pass, most of it unused. An
+    engine is another process: to it that memory is taken, and it would not start or wake up.
+    """
+    gc.collect()  # tensors in cycles of references are still in use
+    torch.cuda.empty_cache()
 
 
 def seeds(seed: int, rollouts: Sequence[int]) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -120,10 +121,9 @@ class StepOutputs(Protocol):
 
 @runtime_checkable
 class EngineCore(Protocol):
-    """The part of an engine that schedules and holds the workers."""
+    """The part of an engine that schedules and holds the workers; `get_output` runs the model."""
 
-    def get_output(self) -> StepOutputs:
-        """Run the model once."""
+    get_output: Callable[[], StepOutputs]
 
     def shutdown(self) -> None:
         """End the workers."""
@@ -345,25 +345,36 @@ def end_engine(engine: VllmLLM) -> None:
 
 
 @contextmanager
-def counted(engine: VllmLLM, work: Work) -> Iterator[None]:
-    """Count in `work` the tokens that the engine generates inside."""
+def counted(engine: VllmLLM, work: Work, longest: int | None) -> Iterator[None]:
+    """Count in `work` the tokens that the engine generates inside.
+
+    Args:
+        engine: the engine.
+        work: the work under way.
+        longest: tokens of the longest response, if the engine starts all of them at once.
+    """
     core = engine.llm_engine.engine_core
     get_output = core.get_output
-    num_finished = 0
+    num_passes = num_finished = 0
 
     def count() -> StepOutputs:
-        nonlocal num_finished
+        nonlocal num_passes, num_finished
         step = get_output()
+        num_passes += 1
         work.done += sum(len(output.new_token_ids) for output in step.outputs)
         num_finished += sum(output.finished for output in step.outputs)
         work.note = f"{num_finished:,} done"
+        if longest is not None:
+            each_s = (time.monotonic() - work.start_s) / num_passes
+            work.left_s = each_s * max(0, longest - num_passes)
         return step
 
-    core.get_output = count
+    core.get_output = count  # type: ignore[method-assign]
     try:
         yield
     finally:
-        core.get_output = get_output
+        # not assigned: the engine would hold itself by its own method, and outlive its sampler
+        del core.get_output
 
 
 def cache_bytes(model: ModelSettings, description: Description, settings: VllmEngine) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from reasontrain.cluster.group import ActorGroup
-from reasontrain.types import LostError
+from reasontrain.types import LostError, RunError
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Call:
         ref = ray.ObjectRef.from_random()
         try:
             answer = self.method(*arguments)
-        except LostError as error:
+        except RunError as error:
             self.answers[ref] = _raising(error)
         else:
             self.answers[ref] = lambda: answer
@@ -88,7 +88,7 @@ class FakeGroup(ActorGroup):
             raise LostError(self.role, rank, f"{self.role} {rank} was killed")
 
 
-def _raising(error: LostError) -> Callable[[], object]:
+def _raising(error: RunError) -> Callable[[], object]:
     def answer() -> object:
         raise error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from ray.exceptions import GetTimeoutError
@@ -64,6 +65,16 @@ def test_all_but_graders_take_a_gpu_each() -> None:
     ]
 
 
+def test_processes_that_share_a_gpu_take_a_part_of_it(nodes: Nodes) -> None:
+    cluster = Cluster(learners=1, samplers=8, teachers=1, graders=1, gpus_per_process=0.1)
+    wanted = asked(cluster, gpu=True)
+    assert [need.gpus for need in wanted] == [0.1, 0.1, 0.1, 0.0]
+    nodes({"CPU": 16.0, "GPU": 1.0})
+    check_room(wanted)  # though nine times 0.1 leaves less than 0.1 in floating point
+    with pytest.raises(UserError, match=r"1 teacher processes .* room for 0 of them"):
+        check_room(asked(replace(cluster, samplers=9), gpu=True))
+
+
 def test_a_sampler_with_vllm_takes_as_many_gpus_as_it_is_parallel() -> None:
     given = "sample.engine={kind: vllm, tensor_parallel_size: 4}", "cluster.samplers=2"
     assert asked(Cluster(samplers=2), *given, gpu=True)[1] == ResourceRequest(
@@ -110,6 +121,25 @@ def test_roles_share_what_there_is(nodes: Nodes) -> None:
     check_room(wanted)
     with pytest.raises(UserError, match=r"7 grader processes .* \{'CPU': 1.0\} .* room for 6"):
         check_room([*wanted[:2], ResourceRequest("grader", 7, 1.0, 0.0)])
+
+
+def test_threads_are_a_share_of_the_node() -> None:
+    """By hand: 96 cores over 8 GPUs are 12 for each, of which half a GPU has 6 and two have 24."""
+    large, small = {"CPU": 96.0, "GPU": 8.0}, {"CPU": 8.0}
+    wanted = [
+        (ResourceRequest("learner", 1, 1.0, 1.0), large, 12),
+        (ResourceRequest("sampler", 1, 1.0, 2.0), large, 24),
+        (ResourceRequest("teacher", 1, 1.0, 0.5), large, 6),
+        (ResourceRequest("grader", 1, 1.0, 0.0), large, 1),
+        (ResourceRequest("learner", 1, 1.0, 0.0), small, 2),  # 8 cores for three models
+        (ResourceRequest("sampler", 2, 1.0, 0.0), small, 2),
+        (ResourceRequest("sampler", 2, 1.0, 0.0), small, 2),
+        (ResourceRequest("grader", 1, 1.0, 0.0), small, 1),
+        (ResourceRequest("learner", 1, 1.0, 0.1), {"CPU": 2.0, "GPU": 1.0}, 1),
+        (ResourceRequest("learner", 1, 1.0, 0.1), {"CPU": 30.0, "GPU": 1.0}, 3),
+    ]
+    processes, nodes, threads = (list(column) for column in zip(*wanted, strict=True))
+    assert placement.shared_cores(processes, nodes) == threads
 
 
 def test_a_grader_that_takes_nothing_fits_everywhere(nodes: Nodes) -> None:

@@ -62,7 +62,7 @@ class Scene:
         self.deadly, self.steps = set(deadly), steps
         self.group = FakeGroup("sampler", 2, lambda rank: Worker(rank, self.calls, self.deadly))
         learners = LearnerGroup(FakeGroup("learner", 1, lambda rank: object()), None)
-        self.samplers = Samplers(self.group, learners, Restarts(restarts))
+        self.samplers = Samplers(self.group, learners, Restarts(restarts), transfer_s=5.0)
         self.prefetching = PrefetchingSampler(self.samplers, self.after)
 
     def after(self, first_id: int) -> Request | None:

@@ -17,12 +17,23 @@ from reasontrain.cluster.roles import (
     LearnerGroup,
     Restarts,
     SamplerGroup,
+    SeparateSamplers,
 )
+from reasontrain.cluster.weight_transfer import TransferAbortedError
 from reasontrain.data.sampling import Sampling
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.tasks.grading import AnswerFormat, GradeRequest, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
-from reasontrain.types import Batch, LostError, Problem, Prompt, Rollout, RunError, Stats
+from reasontrain.types import (
+    Batch,
+    LostError,
+    Problem,
+    Prompt,
+    Rollout,
+    RunError,
+    Stats,
+    Weights,
+)
 from tests import tiny
 from tests.cluster.fakes import FakeGroup
 
@@ -231,6 +242,109 @@ def test_only_teachers_that_died_are_started_again_with_the_ranks(
     teachers.dead.add(2)
     learner.rebuild()
     assert (teachers.restarted, learner.group.restarted) == ([2], [0, 1])
+
+
+class Line:
+    """The ends of a broadcast group, which fail as `failing` says, once each."""
+
+    def __init__(self, failing: dict[str, RunError]) -> None:
+        self.failing = failing
+        self.events: list[str] = []
+
+    def meet(self, event: str) -> None:
+        self.events.append(event)
+        error = self.failing.pop(event, None)
+        if error is not None:
+            raise error
+
+
+class SendingRank:
+    def __init__(self, line: Line) -> None:
+        self.line = line
+
+    def slots(self) -> list[object]:
+        return []
+
+    def listen(self, host: str, num_samplers: int, timeout_s: float) -> int:
+        assert (num_samplers, timeout_s) == (2, 7.0)
+        self.line.meet("listen")
+        return 1
+
+    def send(self) -> str:
+        self.line.meet("send")
+        return "checksum"
+
+    def cancel_transfer(self) -> None:
+        self.line.meet("cancel")
+
+
+class ReceivingSampler:
+    def __init__(self, line: Line, rank: int) -> None:
+        self.line = line
+        self.rank = rank
+
+    def connect(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
+        assert (rank, size, timeout_s) == (1 + self.rank, 3, 7.0)
+
+    def receive(self, version: int, slots: object) -> str:
+        self.line.meet(f"receive {self.rank}: {version}")
+        return "checksum"
+
+
+def samplers_on(line: Line, monkeypatch: pytest.MonkeyPatch) -> SeparateSamplers:
+    monkeypatch.setattr(roles.ray, "put", lambda value: value)
+    learner = LearnerGroup(FakeGroup("learner", 1, lambda rank: SendingRank(line)), None)
+    group = FakeGroup("sampler", 2, lambda rank: ReceivingSampler(line, rank))
+    return SeparateSamplers(group, learner, Restarts(1), transfer_s=7.0)
+
+
+TRANSFER = ["send", "receive 0: 4", "receive 1: 4"]
+LOST = {
+    "killed while it receives": {"receive 1: 4": LostError("sampler", 1, "sampler 1 was killed")},
+    "named by the sender": {"send": LostError("sampler", 1, "sampler 1 did not confirm")},
+    "seen by another sampler": {
+        "send": LostError("sampler", 1, "sampler 1 did not confirm"),
+        "receive 0: 4": TransferAbortedError("given up at another end"),
+        "receive 1: 4": TransferAbortedError("given up at another end"),
+    },
+}
+
+
+@pytest.mark.parametrize("failing", LOST.values(), ids=LOST)
+def test_a_sampler_lost_in_a_transfer_is_replaced_and_the_transfer_repeated_in_order(
+    monkeypatch: pytest.MonkeyPatch, failing: dict[str, RunError]
+) -> None:
+    """The learner's call has ended before a new group is opened: it is never in two transfers."""
+    line = Line(dict(failing))
+    samplers = samplers_on(line, monkeypatch)
+    samplers.load(Weights(4, lambda: iter(())))
+    assert line.events == ["listen", *TRANSFER, "cancel", "listen", *TRANSFER]
+    assert samplers.group.restarted == [1]
+    assert samplers.learners.group.restarted == []
+
+
+@pytest.mark.parametrize(
+    ("failing", "message"),
+    [
+        (
+            {
+                "send": LostError("learner", 0, "learner 0 was killed"),
+                "receive 1: 4": LostError("sampler", 1, "sampler 1 lost its connection"),
+            },
+            "learner 0 was killed",  # for which the sampler is not to blame
+        ),
+        ({"receive 0: 4": RunError("vLLM does not accept the weights")}, "vLLM does not accept"),
+    ],
+)
+def test_a_dead_learner_or_refused_weights_replace_no_sampler(
+    monkeypatch: pytest.MonkeyPatch, failing: dict[str, RunError], message: str
+) -> None:
+    line = Line(failing)
+    samplers = samplers_on(line, monkeypatch)
+    with pytest.raises(RunError, match=message):
+        samplers.load(Weights(4, lambda: iter(())))
+    assert line.events == ["listen", *TRANSFER, "cancel"]
+    assert samplers.group.restarted == []
 
 
 def test_a_line_leads_over_loopback_only_on_one_machine() -> None:

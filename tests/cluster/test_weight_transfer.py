@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis.strategies import integers
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
+from reasontrain.cluster import weight_transfer
 from reasontrain.cluster.weight_transfer import (
     CHECK_MODULUS,
+    BroadcastGroup,
+    TransferAbortedError,
     TransferChecksum,
     WeightBroadcast,
     _updated,
+    buckets,
 )
+from reasontrain.types import LostError
 from tests.peak_bytes import PeakBytes
 
 CPU = torch.device("cpu")
@@ -29,34 +40,35 @@ NAMED = {
 SLOTS = [(name, tuple(tensor.shape)) for name, tensor in NAMED.items()]
 
 
-def ends(size: int) -> list[WeightBroadcast]:
-    """Rank 0 and all others, on loopback."""
-    first = WeightBroadcast("127.0.0.1", 0, 0, size, 20.0)
-    with ThreadPoolExecutor(size) as threads:
-        rest = [
-            threads.submit(WeightBroadcast, "127.0.0.1", first.port, rank, size, 20.0)
-            for rank in range(1, size)
-        ]
-        channels = [first, *(channel.result() for channel in rest)]
-        list(threads.map(lambda channel: channel.connect(CPU), channels))
-    return channels
+def ends(size: int, *, timeout_s: float = 20.0, remote: int = 0) -> list[WeightBroadcast]:
+    """Rank 0 and all others but the last `remote`, on loopback."""
+    first = WeightBroadcast("127.0.0.1", 0, 0, size, device=CPU, timeout_s=timeout_s)
+    rest = [
+        WeightBroadcast("127.0.0.1", first.port, rank, size, device=CPU, timeout_s=timeout_s)
+        for rank in range(1, size - remote)
+    ]
+    return [first, *rest]
+
+
+def received(channel: WeightBroadcast, version: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    return dict(channel.receive(version, SLOTS, dtype, CPU))
 
 
 def transfer(
-    channels: list[WeightBroadcast], version: int, dtype: torch.dtype
+    channels: list[WeightBroadcast], version: int, dtype: torch.dtype = torch.float32
 ) -> tuple[TransferChecksum, list[dict[str, Tensor]]]:
     with ThreadPoolExecutor(len(channels)) as threads:
-        sending = threads.submit(channels[0].send, version, iter(NAMED.items()), dtype)
-        got = list(
-            threads.map(
-                lambda channel: dict(channel.receive(version, SLOTS, dtype, CPU)), channels[1:]
-            )
-        )
-        return sending.result(), got
+        sending = threads.submit(channels[0].send, version, iter(NAMED.items()), SLOTS, dtype)
+        arrived = threads.map(lambda channel: received(channel, version, dtype), channels[1:])
+        return sending.result(), list(arrived)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_tensor_arrives_at_every_end_and_the_receipts_are_equal(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("bucket_bytes", [8, 24, 2**29])
+def test_every_tensor_arrives_at_every_end_and_the_receipts_are_equal(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bucket_bytes: int
+) -> None:
+    monkeypatch.setattr(weight_transfer, "BUCKET_BYTES", bucket_bytes)
     channels = ends(3)
     for version in (4, 5):  # a line is used again
         sent, got = transfer(channels, version, dtype)
@@ -65,6 +77,21 @@ def test_every_tensor_arrives_at_every_end_and_the_receipts_are_equal(dtype: tor
             assert channel.checksum == sent
             assert tensors.keys() == NAMED.keys()
             assert all(torch.equal(tensors[name], NAMED[name].to(dtype)) for name in NAMED)
+
+
+def test_buckets_hold_whole_tensors_and_a_large_one_has_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By hand, at 24 bytes and 4 for a number: 6 | 2 0 1 | 7 | 1."""
+    monkeypatch.setattr(weight_transfer, "BUCKET_BYTES", 24)
+    slots = [*SLOTS, ("e", (7, 1)), ("f", ())]
+    assert ["".join(name for name, _ in bucket) for bucket in buckets(slots, torch.float32)] == [
+        "a",
+        "bcd",
+        "e",
+        "f",
+    ]
+    assert list(buckets(slots, torch.float16)) == [[*SLOTS], slots[4:]]  # 18 bytes, and 16
 
 
 def checksum(named: dict[str, Tensor]) -> int:
@@ -111,17 +138,132 @@ def test_the_checksum_of_a_large_tensor_needs_little_memory_and_is_the_same_form
     assert 0 < peak.most < 64e6
 
 
-def test_a_broken_line_is_reported_only_after_every_tensor_was_gathered() -> None:
-    """Other ranks gather each tensor together with this one, and would wait for ever."""
-    sender, receiver = ends(2)
-    taken = []
+# ---- ends that die
 
-    def gathered() -> Iterator[tuple[str, Tensor]]:
-        for name in NAMED:
-            taken.append(name)
-            yield name, torch.ones(1 << 20)
 
-    del receiver  # with it goes its end of the line
-    with pytest.raises(RuntimeError, match="Connection"):
-        sender.send(1, gathered(), torch.float32)
-    assert taken == list(NAMED)
+class NcclWork:
+    """A broadcast whose `wait` returns at once and which, without its peer, never completes."""
+
+    def __init__(self, work: distributed_c10d.Work) -> None:
+        self.work = work
+
+    def wait(self) -> bool:
+        return True
+
+    def is_completed(self) -> bool:
+        if not self.work.is_completed():
+            return False
+        with suppress(RuntimeError):  # gloo's, which NCCL does not raise
+            self.work.wait()
+            return True
+        return False
+
+
+class NcclGroup:
+    """Gloo with what NCCL does otherwise."""
+
+    def __init__(self, group: BroadcastGroup) -> None:
+        self.group = group
+
+    def broadcast(
+        self, tensors: list[Tensor], options: distributed_c10d.BroadcastOptions
+    ) -> NcclWork:
+        return NcclWork(self.group.broadcast(tensors, options))
+
+    def abort(self) -> None:
+        self.group.abort()
+
+
+@pytest.fixture(params=["gloo", "nccl"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Groups of this process that behave as this backend's; buckets of one tensor."""
+    monkeypatch.setattr(weight_transfer, "BUCKET_BYTES", 1)
+    if request.param == "nccl":
+        make = distributed_c10d.ProcessGroupGloo
+        monkeypatch.setattr(
+            distributed_c10d, "ProcessGroupGloo", lambda *options: NcclGroup(make(*options))
+        )
+    return request.param
+
+
+KILLED = """
+import os, sys, torch
+from reasontrain.cluster import weight_transfer
+
+port, rank, size = map(int, sys.argv[1:])
+weight_transfer.BUCKET_BYTES = 1
+channel = weight_transfer.WeightBroadcast(
+    "127.0.0.1", port, rank, size, device=torch.device("cpu"), timeout_s=20.0
+)
+for name, tensor in channel.receive(1, {slots}, torch.float32, torch.device("cpu")):
+    os.kill(os.getpid(), 9)
+"""
+
+
+def gathered(taken: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors; other ranks gather each together with this one, and would wait for ever."""
+    for name, tensor in NAMED.items():
+        taken.append(name)
+        yield name, tensor
+    taken.append("end")
+
+
+def test_a_receiver_killed_within_a_transfer_is_named_and_the_sender_goes_on(backend: str) -> None:
+    """Its second bucket is never confirmed. The other receiver does not wait for ever either, and
+    the next transfer, over a new group, is in order.
+    """
+    sender, survivor = ends(3, timeout_s=1.0, remote=1)
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED.format(slots=SLOTS), str(sender.port), "2", "3"]
+    )
+    taken: list[str] = []
+    with ThreadPoolExecutor(1) as threads:
+        receiving = threads.submit(received, survivor, 1, torch.float32)
+        with pytest.raises(LostError, match="sampler 1 ") as error:
+            sender.send(1, gathered(taken), SLOTS, torch.float32)
+        with pytest.raises((TransferAbortedError, RuntimeError)):
+            receiving.result()
+    assert killed.wait() == -signal.SIGKILL
+    assert (error.value.role, error.value.rank) == ("sampler", 1)
+    assert ("did not confirm" if backend == "nccl" else "broke off") in str(error.value)
+    assert taken == [*NAMED, "end"]
+    with pytest.raises(TransferAbortedError):
+        sender.send(2, gathered(taken), SLOTS, torch.float32)  # that group is of no use
+    channels = ends(3)
+    sent, _ = transfer(channels, 2)
+    assert [channel.checksum for channel in channels[1:]] == [sent, sent]
+
+
+def test_a_receiver_that_is_stuck_is_named(backend: str) -> None:
+    """As one whose engine hangs while it loads: it lives, and confirms nothing more."""
+    channels = ends(3, timeout_s=0.5)
+    stuck = channels[1].receive(1, SLOTS, torch.float32, CPU)
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(next, stuck)
+        other = threads.submit(received, channels[2], 1, torch.float32)
+        with pytest.raises(LostError, match="sampler 0 did not confirm 0 MB of weights within"):
+            channels[0].send(1, iter(NAMED.items()), SLOTS, torch.float32)
+        with pytest.raises((TransferAbortedError, RuntimeError)):
+            other.result()
+
+
+def test_a_receiver_that_still_samples_is_waited_for() -> None:
+    """The deadline is of the transfer: it starts when every receiver is ready."""
+    sender, receiver = ends(2, timeout_s=0.3)
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(sender.send, 1, iter(NAMED.items()), SLOTS, torch.float32)
+        time.sleep(0.8)
+        assert not sending.done()
+        assert received(receiver, 1, torch.float32).keys() == NAMED.keys()
+        assert sending.result() == receiver.checksum
+
+
+def test_a_transfer_is_cancelled_from_another_thread() -> None:
+    sender, _ = ends(2)
+    taken: list[str] = []
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(sender.send, 1, gathered(taken), SLOTS, torch.float32)
+        sender.cancel()
+        with pytest.raises(TransferAbortedError):
+            sending.result()
+    assert taken == [*NAMED, "end"]

@@ -131,7 +131,10 @@ def with_parts(text: str, document: str) -> str:
 
 
 def main() -> None:
-    """Rewrite every generated part."""
+    """Rewrite every generated part, and the schema of recipes."""
+    from reasontrain.recipe import json_schema
+
+    (ROOT / "recipes/schema.json").write_text(json_schema(), encoding="utf-8")
     for document in sorted({name for _, documents in PARTS.values() for name in documents}):
         path = ROOT / document
         path.write_text(with_parts(path.read_text(encoding="utf-8"), document), encoding="utf-8")

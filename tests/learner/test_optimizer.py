@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
 
 from reasontrain.learner.optimizer import Optimizer, rate
 from reasontrain.recipe import AdamW, LearnSettings, Muon
@@ -46,6 +49,36 @@ def test_every_parameter_is_in_one_group_and_norms_do_not_decay(tied: bool) -> N
     assert {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups} == {
         0.1: {2},
         0.0: {1},
+    }
+
+
+def test_two_fused_steps_of_adamw_by_hand() -> None:
+    """p - lr wd p - lr m / (sqrt v + eps), where m and v are divided by 1 - beta^t."""
+    lr, decay, eps, beta1, beta2 = 0.1, 0.5, 1e-2, 0.8, 0.9
+    chosen = AdamW(beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
+    layer = nn.Linear(3, 2)
+    weights_P = [p.detach().double().clone() for p in layer.parameters()]
+    optimizer = Optimizer(layer, settings(lr=lr, optimizer=chosen))
+    (adam,) = optimizer.parts
+    assert adam.defaults["fused"] is True
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in weights_P]
+    for step in (1, 2):
+        for index, parameter in enumerate(layer.parameters()):
+            parameter.grad = torch.randn_like(parameter)
+            gradient, (mean, square) = parameter.grad.double(), moments[index]
+            mean += (1 - beta1) * (gradient - mean)
+            square += (1 - beta2) * (gradient**2 - square)
+            direction = mean / (1 - beta1**step) / ((square / (1 - beta2**step)).sqrt() + eps)
+            decayed = decay if parameter.ndim == 2 else 0.0
+            weights_P[index] = weights_P[index] * (1 - lr * decayed) - lr * direction
+        optimizer.step(1.0)
+        for parameter, expected in zip(layer.parameters(), weights_P, strict=True):
+            assert_close(parameter.detach().double(), expected, rtol=1e-6, atol=1e-7)
+        assert {float(state["step"]) for state in adam.state.values()} == {float(step)}
+    assert {key for state in adam.state.values() for key in state} == {
+        "step",
+        "exp_avg",
+        "exp_avg_sq",
     }
 
 

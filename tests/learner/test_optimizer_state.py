@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,12 @@ def test_a_file_that_is_gone_is_no_silent_zero(tmp_path: Path) -> None:
         optimizer_state.load(tmp_path, iter([]), {"w": SIZE})
     with pytest.raises(AssertionError, match="4 of 10 elements are in the files"):
         StateFiles(tmp_path).read("w", "weight", 0, SIZE)
+
+
+def test_the_step_lies_with_the_weights(tmp_path: Path) -> None:
+    """The fused AdamW of a GPU adds to it there."""
+    written(tmp_path, [(0, SIZE)])
+    reader = replace(fragment(0, SIZE, filled=False), held=torch.empty(LEAD + SIZE, device="meta"))
+    optimizer_state.load(tmp_path, iter([reader]), {"w": SIZE})
+    assert reader.state["step"].device.type == "meta"
+    assert reader.state["exp_avg"].device.type == "meta"

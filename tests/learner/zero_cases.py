@@ -575,7 +575,7 @@ def work(rank: int, world: int, address: str, out: Path) -> None:
     """
     from reasontrain.learner.distributed import RankAddress, join, leave
 
-    join(RankAddress(rank, world, address, timeout_s=60.0))
+    join(RankAddress(rank, world, address, timeout_s=60.0), torch.device("cpu"))
     for name, case in cases(world, out).items():
         try:
             answer = case()

@@ -87,11 +87,25 @@ def test_packed_processes_fill_one_node_after_the_other() -> None:
         job("cluster={learners: 6, samplers: 4, graders: 2, cpus: 4}", "learn.zero.stage=2")
     )
     assert found == [
-        PlacementGroup("learner", 0, 6, 4.0, 1, 0),
-        PlacementGroup("sampler", 0, 2, 4.0, 1, 0),
-        PlacementGroup("sampler", 2, 2, 4.0, 1, 1),
-        PlacementGroup("grader", 0, 2, 4.0, 0, None),
+        PlacementGroup("learner", 0, 6, 4.0, 1.0, 0),
+        PlacementGroup("sampler", 0, 2, 4.0, 1.0, 0),
+        PlacementGroup("sampler", 2, 2, 4.0, 1.0, 1),
+        PlacementGroup("grader", 0, 2, 4.0, 0.0, None),
     ]
+
+
+def test_processes_that_share_a_gpu_lie_on_its_node_and_have_a_part_of_its_memory() -> None:
+    shared = job("cluster={samplers: 1, gpus_per_process: 0.5}", machine=Machine(gpus_per_node=1))
+    assert placement(shared) == [
+        PlacementGroup("learner", 0, 1, 1.0, 0.5, 0),
+        PlacementGroup("sampler", 0, 1, 1.0, 0.5, 0),
+    ]
+    assert shared.memory_bytes == 40 * 2**30
+    vllm = job(
+        "sample.engine={kind: vllm}", "cluster={samplers: 1, gpus_per_process: 0.5}"
+    ).reserving_engine
+    assert vllm is not None
+    assert vllm.gpu_memory_share(colocated=False) == 0.45
 
 
 def test_spread_processes_take_turns() -> None:
@@ -109,11 +123,11 @@ def test_an_engine_of_many_gpus_lies_on_one_node() -> None:
     )
     engine = "sample.engine={kind: vllm, tensor_parallel_size: 4}"
     assert placement(job(cluster, engine, *distil, "learn.zero.stage=2")) == [
-        PlacementGroup("learner", 0, 6, 1.0, 1, 0),
-        PlacementGroup("sampler", 0, 2, 1.0, 4, 1),
-        PlacementGroup("teacher", 0, 1, 1.0, 1, 0),
+        PlacementGroup("learner", 0, 6, 1.0, 1.0, 0),
+        PlacementGroup("sampler", 0, 2, 1.0, 4.0, 1),
+        PlacementGroup("teacher", 0, 1, 1.0, 1.0, 0),
     ]
 
 
 def test_processes_without_a_gpu_go_anywhere() -> None:
-    assert placement(job("model.device=cpu")) == [PlacementGroup("learner", 0, 1, 1.0, 0, None)]
+    assert placement(job("model.device=cpu")) == [PlacementGroup("learner", 0, 1, 1.0, 0.0, None)]

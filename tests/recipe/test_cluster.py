@@ -19,6 +19,10 @@ advantage: {kind: group_normalized}
 sample: {group_size: 2}
 learn: {lr: 1.0e-3, rollouts_per_step: 8}
 """
+WHOLE_GPUS = (
+    "learner ranks, and the GPUs of an engine, are connected by NCCL, which needs a whole GPU for "
+    "each; use 1, or `cluster.learners: 1` and `tensor_parallel_size: 1`"
+)
 
 
 def read(*overrides: str) -> Recipe:
@@ -71,6 +75,17 @@ def faults(*overrides: str) -> list[str]:
             "cluster.overlap: the importance ratio needs the sampler's own log-probs; use"
             " `learn.old_logp: auto`, without top_p, top_k and min_p",
         ),
+        (
+            ["cluster={learners: 2, gpus_per_process: 0.5}", "learn.zero.stage=1"],
+            f"cluster.gpus_per_process: {WHOLE_GPUS}",
+        ),
+        (
+            [
+                "cluster={samplers: 1, gpus_per_process: 0.5}",
+                "sample.engine={kind: vllm, tensor_parallel_size: 2}",
+            ],
+            f"cluster.gpus_per_process: {WHOLE_GPUS}",
+        ),
     ],
 )
 def test_each_contradiction_has_its_sentence(overrides: list[str], fault: str) -> None:
@@ -85,6 +100,7 @@ def test_each_contradiction_has_its_sentence(overrides: list[str], fault: str) -
         ["cluster={overlap: 1, samplers: 2}"],
         ["cluster.teachers=1", "teacher.path=testbed:teacher"],
         ["cluster={}", "learn.optimizer.kind=muon"],
+        ["cluster={samplers: 1, gpus_per_process: 0.3}"],
     ],
 )
 def test_what_goes_together_passes(overrides: list[str]) -> None:

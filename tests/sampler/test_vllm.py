@@ -5,12 +5,14 @@ tests/integration/test_vllm.py drives it with vLLM itself.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.metrics.working import current
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
-from reasontrain.sampler import Sampler, vllm_weight_transfer
+from reasontrain.sampler import Sampler, vllm, vllm_weight_transfer
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler, seeds
 from reasontrain.sampler.vllm_engine import (
@@ -111,6 +113,20 @@ def test_tokens_are_counted_as_they_come(tiny: type, saved: Callable) -> None:
     assert work[0].what == "sampling 2 responses"
     assert work[0].done == sum(len(rollout.response_ids) for rollout in rollouts)
     assert (work[0].note, current()) == ("2 done", None)
+    assert work[0].left_s is not None
+
+
+def test_an_engine_ends_with_its_sampler(tiny: type, saved: Callable) -> None:
+    """One that lives on counts as this process's engine, so the next would start another way."""
+    used = sampler(saved())
+    gc.disable()  # which would end it some time later
+    try:
+        used.sample(tiny.prompts(5), Sampling(max_tokens=2), num=1, first_id=0)
+        engine = ref(used.engine)
+        del used
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_nothing_asked_is_nothing_answered(saved: Callable) -> None:
@@ -259,6 +275,46 @@ def test_a_colocated_engine_sleeps_until_it_is_given_weights(tiny: type, saved: 
     assert used.sample(*ask, num=2, first_id=0) == expected.sample(*ask, num=2, first_id=0)
     used.load(given(state, version=3))  # without having slept
     assert used.version == 3
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What takes and gives back memory, in order; garbage is collected before the cache is."""
+    order: list[str] = []
+    init = ScriptedLLM.__init__
+    wake_up = ScriptedLLM.wake_up
+
+    def started(self: ScriptedLLM, **options: object) -> None:
+        order.append("start")
+        init(self, **options)
+
+    def woken(self: ScriptedLLM, tags: list[str]) -> None:
+        order.append(*tags)
+        wake_up(self, tags)
+
+    monkeypatch.setattr(ScriptedLLM, "__init__", started)
+    monkeypatch.setattr(ScriptedLLM, "wake_up", woken)
+    monkeypatch.setattr(vllm.gc, "collect", lambda: order.append("collect"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("empty"))
+    return order
+
+
+def test_cached_memory_is_given_back_before_a_colocated_engine_takes_it(
+    saved: Callable, calls: list[str]
+) -> None:
+    """As its learner does; an engine that is awake, or has GPUs of its own, takes nothing."""
+    model = saved()
+    used = sampler(model, colocated=True)
+    weights = given(other(model))
+    used.load(weights)
+    assert calls == ["collect", "empty", "start"]
+    calls.clear()
+    used.sleep()
+    used.load(weights)
+    assert calls == ["collect", "empty", "weights", "collect", "empty", "kv_cache"]
+    calls.clear()
+    sampler(model).load(weights)
+    assert calls == ["start"]
 
 
 def test_an_engine_of_its_own_does_not_sleep(saved: Callable) -> None:
