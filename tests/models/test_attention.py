@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -43,10 +45,16 @@ def eager(model: Policy, ids_T: Tensor, num_prompt: int, layer: int) -> Tensor:
 
 @torch.no_grad()
 def fused(
-    model: Policy, ids: Tensor, among: Tensor, *, position: Tensor | None = None, layer: int = -1
+    model: Policy,
+    ids: Tensor,
+    among: Tensor,
+    *,
+    position: Tensor | None = None,
+    cu_seq_lens: tuple[int, ...] | None = None,
+    layer: int = -1,
 ) -> Tensor:
     with measure_attention(model.model, among, layer) as found:
-        model.hidden(ids, position=position)
+        model.hidden(ids, position=position, cu_seq_lens=cu_seq_lens)
     (found_RT,) = found
     return found_RT
 
@@ -69,14 +77,21 @@ def test_padded_it_is_eager_softmax(architecture: str, layer: int) -> None:
     assert (found.max() <= 1) & (found.min() >= 0)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "varlen"])
 @pytest.mark.parametrize("architecture", FUSED)
-def test_packed_it_is_that_of_each_sequence_alone(architecture: str) -> None:
-    model = policy(architecture)
+def test_packed_it_is_that_of_each_sequence_alone(architecture: str, attention: str) -> None:
+    model = policy(architecture, attention=attention)
     among = torch.cat(
         [torch.arange(length) < prompt for length, prompt in zip(LENGTHS, PROMPTS, strict=True)]
     )
     position = torch.cat([torch.arange(length) for length in LENGTHS])
-    found = fused(model, torch.cat(sequences())[None], among[None], position=position[None])[0]
+    found = fused(
+        model,
+        torch.cat(sequences())[None],
+        among[None],
+        position=position[None],
+        cu_seq_lens=(0, *itertools.accumulate(LENGTHS)),
+    )[0]
     expected = [
         eager(model, ids, prompt, -1) for ids, prompt in zip(sequences(), PROMPTS, strict=True)
     ]
