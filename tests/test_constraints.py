@@ -32,6 +32,18 @@ OF_TORCH = {"triton"}
 """
 
 
+BUILDS_AGAINST_TORCH = {"flash-attn", "causal-conv1d", "mamba-ssm", "apex", "transformer-engine"}
+"""Packages whose build imports torch, which pip's isolated build does not have."""
+
+
+def test_every_extra_installs_with_one_command() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert "gpu" in extras
+    for name, requirements in extras.items():
+        packages = {canonicalize_name(Requirement(text).name) for text in requirements}
+        assert not packages & BUILDS_AGAINST_TORCH, name
+
+
 def pins(name: str) -> dict[str, Version]:
     """The versions that a file of constraints holds."""
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]

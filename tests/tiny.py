@@ -21,6 +21,7 @@ from transformers import (
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.models import Policy, recompute_activations, testbed
+from reasontrain.models.varlen import register_varlen
 from reasontrain.types import Batch, Problem, Rollout, TokenKind
 
 VOCABULARY = testbed.VOCABULARY_SIZE
@@ -55,14 +56,20 @@ def policy(
     seed: int = 0,
     checkpointing: bool = False,
     vocab_size: int = VOCABULARY,
+    attention: str | None = None,
 ) -> Policy:
-    """A random model with logits that are far from uniform, in training mode."""
+    """A random model with logits that are far from uniform, in training mode.
+
+    Its attention is `sdpa`, where the architecture has no scores that it cannot compute.
+    """
+    register_varlen()
     torch.manual_seed(seed)
     config = ARCHITECTURES[architecture](
         **SIZES | {"vocab_size": vocab_size}, tie_word_embeddings=tied
     )
     model = AutoModelForCausalLM.from_config(
-        config, attn_implementation="eager" if architecture == "gemma2" else "sdpa"
+        config,
+        attn_implementation=attention or ("eager" if architecture == "gemma2" else "sdpa"),
     ).float()
     with torch.no_grad():
         for parameter in model.parameters():

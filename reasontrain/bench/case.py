@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from reasontrain.models import ModelSettings
 from reasontrain.types import AtLeastOne, UserError
 
 Numbers = Mapping[str, float]
@@ -35,13 +36,17 @@ class BenchMachine:
     """The machine that cases are measured on, and the thoroughness of the measurement.
 
     `quick` searches fewer settings, and some cases do less work. `data` is a folder with benchmark
-    files, for the cases that read them.
+    files, for the cases that read them, or a file of problems for a pre-trained `model`. A model
+    replaces the random weights of the tables that can run it; `teacher` is what it is distilled
+    from.
     """
 
     device: torch.device
     quick: bool
     threads: AtLeastOne
     data: Path | None = None
+    model: ModelSettings | None = None
+    teacher: ModelSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,8 @@ class BenchCase:
     processes ("tokens", 8192), and `tolerance` bounds the difference between the contestants'
     numbers, relative to the larger. `remark` explains how to read the ratio, and `after` returns a
     remark that depends on the measurement. `memory` is false if the work is done in other
-    processes, whose memory is not measured.
+    processes, whose memory is not measured. If `is_long`, a run takes so long that
+    its warm-up is a small part of it, and the search runs every variant once.
     """
 
     name: str
@@ -92,4 +98,5 @@ class BenchCase:
     goals: tuple[Goal, ...] = ()
     remark: str = ""
     memory: bool = True
+    is_long: bool = False
     after: Callable[[], str] = str

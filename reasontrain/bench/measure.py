@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import logging
 import math
 import statistics
@@ -38,7 +39,7 @@ CLEAR = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A variant in the search: its settings, and the seconds of its faster run of two."""
+    """A variant in the search: its settings, and the seconds of its fastest run."""
 
     settings: Mapping[str, Setting]
     seconds: float
@@ -48,8 +49,9 @@ class Trial:
 class SideMeasured:
     """The measurements of a contestant with its best settings.
 
-    `seconds` has one entry per run. `peak_bytes` is the peak of the memory that one run adds; None
-    if it was not measured.
+    `seconds` has one entry per run. `peak_bytes` is the peak of the memory that one run adds, and
+    `resident_bytes` that peak with everything that the contestant holds between runs (models,
+    optimiser, caches); None if it was not measured.
     """
 
     name: str
@@ -57,6 +59,7 @@ class SideMeasured:
     trials: tuple[Trial, ...]
     seconds: tuple[float, ...]
     peak_bytes: int | None
+    resident_bytes: int | None = None
 
     @property
     def median(self) -> float:
@@ -119,11 +122,23 @@ def measure(row: BenchCase, machine: BenchMachine, *, runs: int) -> Measured:
         RunError: the numbers differ by more than the tolerance, so the contestants did different
             work and their ratio would be meaningless.
     """
-    with _threads(machine):
-        chosen = [_search(contestant, machine) for contestant in (row.subject, row.peer)]
+    with _threads(machine), _cheap_collections():
+        chosen = [
+            _search(contestant, machine, once=row.is_long) for contestant in (row.subject, row.peer)
+        ]
         with ExitStack() as stack:
-            works = [stack.enter_context(variant.setup()) for variant, _ in chosen]
-            difference = _difference(row, [work() for work in works])
+            works: list[Work] = []
+            numbers: list[Numbers] = []
+            in_use = [_held_bytes(machine.device)]
+            for variant, _ in chosen:
+                works.append(stack.enter_context(variant.setup()))
+                numbers.append(works[-1]())
+                in_use.append(_held_bytes(machine.device))
+            held = [
+                None if before is None or after is None else max(0, after - before)
+                for before, after in itertools.pairwise(in_use)
+            ]
+            difference = _difference(row, numbers)
             seconds: tuple[list[float], list[float]] = ([], [])
             for run in range(runs):
                 for index in (0, 1) if run % 2 == 0 else (1, 0):
@@ -139,9 +154,10 @@ def measure(row: BenchCase, machine: BenchMachine, *, runs: int) -> Measured:
             trials=trials,
             seconds=tuple(times),
             peak_bytes=peak,
+            resident_bytes=None if peak is None or kept is None else kept + peak,
         )
-        for contestant, (variant, trials), times, peak in zip(
-            (row.subject, row.peer), chosen, seconds, peaks, strict=True
+        for contestant, (variant, trials), times, peak, kept in zip(
+            (row.subject, row.peer), chosen, seconds, peaks, held, strict=True
         )
     ]
     figures = {"time": time_ratio.median, "memory": memory_ratio, "seconds": sides[0].median}
@@ -167,20 +183,19 @@ def _goal_result(goal: Goal, measured: float | None) -> GoalResult:
     )
 
 
-def _search(contestant: Contestant, machine: BenchMachine) -> tuple[Variant, tuple[Trial, ...]]:
-    """The fastest variant, by the faster of two runs after a warm-up run."""
+def _search(
+    contestant: Contestant, machine: BenchMachine, *, once: bool
+) -> tuple[Variant, tuple[Trial, ...]]:
+    """The fastest variant, by the faster of two runs after a warm-up run, or by one run."""
     if len(contestant.variants) == 1:
         return contestant.variants[0], ()
     trials = []
     for variant in contestant.variants:
         with variant.setup() as work:
-            work()
-            trials.append(
-                Trial(
-                    settings=variant.settings,
-                    seconds=min(_timed(work, machine.device) for _ in range(2)),
-                )
-            )
+            if not once:
+                work()
+            seconds = min(_timed(work, machine.device) for _ in range(1 if once else 2))
+            trials.append(Trial(settings=variant.settings, seconds=seconds))
         logger.info(f"  {contestant.name} {_words(variant.settings)}: {trials[-1].seconds:.3g} s")
     best = min(range(len(trials)), key=lambda index: trials[index].seconds)
     return contestant.variants[best], tuple(trials)
@@ -234,27 +249,49 @@ def _peak_bytes(work: Work, device: torch.device) -> int | None:
 
     None for a CPU on systems other than Linux.
     """
-    gc.collect()
+    before = _held_bytes(device)
+    if before is None:
+        return None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
+    # Resets the high-water mark VmHWM to the memory in use now (proc(5)).
+    CLEAR.write_text("5", encoding="ascii")
+    work()
+    return max(0, _status_bytes("VmHWM") - before)
+
+
+def _held_bytes(device: torch.device) -> int | None:
+    """Memory in use now, in bytes; None for a CPU on systems other than Linux."""
+    gc.collect()
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
     if not CLEAR.exists():
         return None
     # freed memory that malloc still holds would hide a part of the peak
     ctypes.CDLL(None).malloc_trim(0)
-    # Resets the high-water mark VmHWM to the memory in use now (proc(5)).
-    CLEAR.write_text("5", encoding="ascii")
-    before = _status_bytes("VmRSS")
-    work()
-    return max(0, _status_bytes("VmHWM") - before)
+    return _status_bytes("VmRSS")
 
 
 def _status_bytes(key: str) -> int:
     """A value of /proc/self/status in bytes; the file gives kB."""
     lines = STATUS.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+@contextmanager
+def _cheap_collections() -> Iterator[None]:
+    """Let collections pass over the objects that exist before the block.
+
+    With every peer imported there are millions, and a collection would take half a second.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from reasontrain.bench.case import Setting
 from reasontrain.bench.measure import GoalResult, Measured, SideMeasured
 from reasontrain.bench.record import BenchRecord
 
-HEAD = "| case | peer | time ratio | reasontrain | peer | memory ratio | goals |"
-RULE = "| --- | --- | --- | --- | --- | --- | --- |"
+HEAD = (
+    "| case | peer | threads | time ratio | reasontrain | peer | memory ratio | resident | goals |"
+)
+RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 
 def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str:
@@ -21,7 +23,9 @@ def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str
         "",
         "Written by `reasontrain bench`; do not edit. A time ratio is the time of reasontrain "
         "over that of the peer, in pairs of consecutive runs: median [minimum, maximum]. Below 1, "
-        "reasontrain is faster. Memory is the peak of the memory that one run adds.",
+        "reasontrain is faster; a row where it is slower, or takes more memory, says so. Memory is "
+        "the peak of the memory that one run adds; resident is that peak with models, optimiser "
+        "and caches (reasontrain / peer).",
         "",
     ]
     for record in records:
@@ -30,7 +34,7 @@ def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str
 
 
 def _section(record: BenchRecord, picture: str | None) -> Iterator[str]:
-    yield f"## {record.table}, {record.device}"
+    yield f"## {', '.join(filter(None, (record.table, record.device, record.model, record.dtype)))}"
     yield ""
     yield _provenance(record)
     yield ""
@@ -41,8 +45,8 @@ def _section(record: BenchRecord, picture: str | None) -> Iterator[str]:
     yield ""
     for row in record.rows:
         yield (
-            f"- `{row.name}`: {row.description}; {_settings(row.work)}, {row.threads} "
-            f"threads.{_searched(row)}{_remark(row)}"
+            f"- {_label(record, row, '`')}: {row.description}; {_settings(row.work)}, "
+            f"{num_threads(row)}.{_searched(row)}{_remark(row)}"
         )
 
 
@@ -51,22 +55,47 @@ def table(record: BenchRecord) -> Iterator[str]:
     yield HEAD
     yield RULE
     for row in record.rows:
-        memory = (
-            ""
-            if row.memory_ratio is None
-            else f"{row.memory_ratio:.2f} x ({_bytes(row.subject)} / {_bytes(row.peer)})"
+        cells = (
+            f"`{row.name}`",
+            row.peer.name,
+            str(row.threads),
+            _time(row),
+            _speed(row, row.subject),
+            _speed(row, row.peer),
+            _memory(row),
+            _resident(row),
+            "; ".join(map(_goal, row.goals)),
         )
-        yield (
-            f"| `{row.name}` | {row.peer.name} | {ratio(row)} | {_speed(row, row.subject)} | "
-            f"{_speed(row, row.peer)} | {memory} | "
-            f"{'; '.join(map(_goal, row.goals))} |"
-        )
+        yield f"| {' | '.join(cells)} |"
 
 
 def ratio(row: Measured) -> str:
     """Median [minimum, maximum]."""
     spread = row.time_ratio
     return f"**{spread.median:.2f} x** [{spread.low:.2f}, {spread.high:.2f}]"
+
+
+def _time(row: Measured) -> str:
+    """The ratio, and a word if reasontrain is slower."""
+    return f"{ratio(row)}{', slower' if round(row.time_ratio.median, 2) > 1 else ''}"
+
+
+def _memory(row: Measured) -> str:
+    """The ratio with both peaks, and a word if reasontrain takes more."""
+    if row.memory_ratio is None or row.subject.peak_bytes is None or row.peer.peak_bytes is None:
+        return ""
+    more = ", more" if round(row.memory_ratio, 2) > 1 else ""
+    peaks = f"{_mib(row.subject.peak_bytes)} / {_mib(row.peer.peak_bytes)}"
+    return f"{row.memory_ratio:.2f} x ({peaks}){more}"
+
+
+def _resident(row: Measured) -> str:
+    """Resident memory of both contestants, and a word if reasontrain takes more."""
+    subject = row.subject.resident_bytes
+    peer = row.peer.resident_bytes
+    if subject is None or peer is None:
+        return ""
+    return f"{_mib(subject)} / {_mib(peer)}{', more' if subject > peer else ''}"
 
 
 def _speed(row: Measured, side: SideMeasured) -> str:
@@ -85,9 +114,8 @@ def _goal(met: GoalResult) -> str:
     )
 
 
-def _bytes(side: SideMeasured) -> str:
-    assert side.peak_bytes is not None, "a ratio was made of it"
-    return f"{side.peak_bytes / 2**20:,.0f} MiB"
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.0f} MiB"
 
 
 def _settings(settings: Mapping[str, Setting]) -> str:
@@ -95,6 +123,18 @@ def _settings(settings: Mapping[str, Setting]) -> str:
         f"{name} {value:,}" if type(value) is int else f"{name} {value}"
         for name, value in settings.items()
     )
+
+
+def num_threads(row: Measured) -> str:
+    """The number of threads with its noun."""
+    return f"{row.threads} thread{'' if row.threads == 1 else 's'}"
+
+
+def _label(record: BenchRecord, row: Measured, quote: str = "") -> str:
+    """The name of a case, with its threads if the record has several numbers of them."""
+    name = f"{quote}{row.name}{quote}"
+    several = len({each.threads for each in record.rows}) > 1
+    return f"{name}, {num_threads(row)}" if several else name
 
 
 def _searched(row: Measured) -> str:
@@ -163,7 +203,7 @@ def picture(record: BenchRecord) -> str:
 
     height = TOP + STEP * len(record.rows) + 12
     label = "; ".join(
-        f"{row.name} {row.time_ratio.median:.2f} times the time of {row.peer.name}"
+        f"{_label(record, row)} {row.time_ratio.median:.2f} times the time of {row.peer.name}"
         for row in record.rows
     )
     parts = [
@@ -185,17 +225,17 @@ def picture(record: BenchRecord) -> str:
                 f'text-anchor="middle">{mark:g}</text>'
             )
     for index, row in enumerate(record.rows):
-        parts += _bar(row, across, TOP + STEP * index)
+        parts += _bar(row, _label(record, row), across, TOP + STEP * index)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _bar(row: Measured, across: Scale, top: int) -> Iterator[str]:
+def _bar(row: Measured, label: str, across: Scale, top: int) -> Iterator[str]:
     """One case: name, bar, spread, goal and ratio."""
     spread = row.time_ratio
     middle = top + STEP / 2
     left, right = sorted((across(spread.median), across(1.0)))
     kind = "fast" if spread.median <= 1 else "slow"
-    yield f'<text x="{LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(row.name)}</text>'
+    yield f'<text x="{LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(label)}</text>'
     yield (
         f'<rect class="{kind}" x="{left}" y="{top + 8}" width="{round(right - left, 1)}" '
         f'height="{STEP - 16}" rx="2"/>'

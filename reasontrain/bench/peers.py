@@ -5,25 +5,38 @@ Nothing is logged, saved or loaded while a step is timed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from tempfile import TemporaryDirectory
 
 import torch
 from datasets import Dataset, disable_progress_bars
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, Trainer
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
-from trl.trainer.distillation_config import DistillationConfig
-from trl.trainer.distillation_trainer import DistillationTrainer
+from transformers import LogitsProcessor, LogitsProcessorList, Trainer, TrainingArguments
 
 from reasontrain.bench.case import Numbers, Work
-from reasontrain.bench.workload import LEARNING_RATE, Workload, tokenizer
+from reasontrain.bench.workload import LEARNING_RATE, StepWorkload
 from reasontrain.types import Batch, TokenKind
 
+with warnings.catch_warnings():
+    # TRL warns of versions of vLLM, whose use by TRL is not measured.
+    warnings.simplefilter("ignore")
+    from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+    from trl.trainer.distillation_config import DistillationConfig
+    from trl.trainer.distillation_trainer import DistillationTrainer
+
 Inputs = Mapping[str, Tensor] | list[dict[str, object]]
+KEEP_ACTIVATIONS = {
+    # transformers renamed the setting after 5.19, and the old name warns there
+    "activation_checkpointing"
+    if "activation_checkpointing" in signature(TrainingArguments).parameters
+    else "gradient_checkpointing": False
+}
+"""The setting of a trainer that recomputes no activations, which TRL does unless told otherwise."""
 
 
 def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int | None) -> Numbers:
@@ -39,7 +52,7 @@ def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int 
 
 
 @contextmanager
-def _settings(workload: Workload, size: int) -> Iterator[dict[str, object]]:
+def _settings(workload: StepWorkload, size: int) -> Iterator[dict[str, object]]:
     """Settings of every trainer: `size` rollouts per forward pass, and no work besides the step."""
     disable_progress_bars()
     with TemporaryDirectory() as directory:
@@ -47,7 +60,7 @@ def _settings(workload: Workload, size: int) -> Iterator[dict[str, object]]:
             "output_dir": directory,
             "per_device_train_batch_size": size,
             "learning_rate": LEARNING_RATE,
-            "activation_checkpointing": False,
+            **KEEP_ACTIVATIONS,
             "use_cpu": workload.device.type == "cpu",
             "bf16": workload.dtype == torch.bfloat16,
             "report_to": [],
@@ -77,14 +90,14 @@ class EndAtLength(LogitsProcessor):
 
 
 @contextmanager
-def opd_step(workload: Workload, size: int) -> Iterator[Work]:
+def opd_step(workload: StepWorkload, size: int) -> Iterator[Work]:
     """A whole step of `DistillationTrainer`: `generate`, the teacher's forward, and learning."""
     with _distillation(workload, size) as trainer:
         prompts = workload.prompts()
         end_at_length = EndAtLength(
             workload.lengths().to(workload.device),
             max(len(p.ids) for p in prompts),
-            tokenizer().eos_token_id,
+            workload.tokenizer().eos_token_id,
         )
         trainer.model.generate = partial(
             trainer.model.generate, logits_processor=LogitsProcessorList([end_at_length])
@@ -105,7 +118,7 @@ def opd_step(workload: Workload, size: int) -> Iterator[Work]:
 
 
 @contextmanager
-def opd_update(workload: Workload, size: int) -> Iterator[Work]:
+def opd_update(workload: StepWorkload, size: int) -> Iterator[Work]:
     """A step of `DistillationTrainer` on given rollouts, instead of those it would generate."""
     with _distillation(workload, size) as trainer:
         rollouts = padded(workload.batch(), workload.device)
@@ -114,7 +127,7 @@ def opd_update(workload: Workload, size: int) -> Iterator[Work]:
 
 
 @contextmanager
-def _distillation(workload: Workload, size: int) -> Iterator[DistillationTrainer]:
+def _distillation(workload: StepWorkload, size: int) -> Iterator[DistillationTrainer]:
     """A `DistillationTrainer` with the reverse KL (beta 1)."""
     with _settings(workload, size) as settings:
         arguments = DistillationConfig(
@@ -126,18 +139,18 @@ def _distillation(workload: Workload, size: int) -> Iterator[DistillationTrainer
             disable_dropout=True,
         )
         trainer = DistillationTrainer(
-            model=workload.policy().model,
+            model=workload.peer_model(),
             teacher_model=workload.frozen().model,
             args=arguments,
             train_dataset=Dataset.from_list([{"prompt": "1"}] * workload.rollouts),
-            processing_class=tokenizer(),
+            processing_class=workload.tokenizer(),
         )
         trainer.create_optimizer()
         yield trainer
 
 
 @contextmanager
-def grpo_update(workload: Workload, group: int, size: int) -> Iterator[Work]:
+def grpo_update(workload: StepWorkload, group: int, size: int) -> Iterator[Work]:
     """A GRPO step on given rollouts; loss type `dapo` divides by all tokens of the step."""
     with _settings(workload, size) as settings:
         arguments = GRPOConfig(
@@ -149,11 +162,11 @@ def grpo_update(workload: Workload, group: int, size: int) -> Iterator[Work]:
             beta=0.0,
         )
         trainer = GRPOTrainer(
-            model=workload.policy().model,
+            model=workload.peer_model(),
             reward_funcs=_no_reward,
             args=arguments,
             train_dataset=Dataset.from_list([{"prompt": "1"}] * workload.rollouts),
-            processing_class=tokenizer(),
+            processing_class=workload.tokenizer(),
         )
         trainer.create_optimizer()
         rollouts = padded(workload.batch(group=group), workload.device)
@@ -167,7 +180,7 @@ def _no_reward(prompts: object, completions: object) -> list[float]:
 
 
 @contextmanager
-def dpo_update(workload: Workload, reference_logp: float, size: int) -> Iterator[Work]:
+def dpo_update(workload: StepWorkload, reference_logp: float, size: int) -> Iterator[Work]:
     """A DPO step with given log-probs of the reference, `size` pairs per forward pass.
 
     TRL 1.16 pads pairs and cannot pack them.
@@ -185,13 +198,13 @@ def dpo_update(workload: Workload, reference_logp: float, size: int) -> Iterator
         for index in range(0, workload.rollouts, 2)
     ]
     with _settings(workload, size) as settings:
-        model = workload.policy().model
+        model = workload.peer_model()
         trainer = DPOTrainer(
             model=model,
             ref_model=workload.frozen().model,
             args=DPOConfig(**settings, gradient_accumulation_steps=len(pairs) // size, beta=0.1),
             train_dataset=Dataset.from_list([{"prompt": "1", "chosen": "2", "rejected": "3"}]),
-            processing_class=tokenizer(),
+            processing_class=workload.tokenizer(),
         )
         trainer.ref_model = None
         trainer.precompute_ref_logps = True
@@ -205,7 +218,7 @@ def dpo_update(workload: Workload, reference_logp: float, size: int) -> Iterator
 
 @contextmanager
 def sft_update(
-    workload: Workload, size: int, packed_length: int | None, by_length: bool
+    workload: StepWorkload, size: int, packed_length: int | None, by_length: bool
 ) -> Iterator[Work]:
     """A fine-tuning step on the responses of the workload.
 
@@ -232,10 +245,10 @@ def sft_update(
             gradient_accumulation_steps=workload.rollouts,
         )
         trainer = SFTTrainer(
-            model=workload.policy().model,
+            model=workload.peer_model(),
             args=arguments,
             train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer(),
+            processing_class=workload.tokenizer(),
         )
         trainer.create_optimizer()
         loader = trainer.get_train_dataloader()

@@ -15,7 +15,7 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS, LossAggregation
 from reasontrain.algo.objectives import Objective
 from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
 from reasontrain.bench.case import Numbers, Work
-from reasontrain.bench.workload import LEARNING_RATE, Workload
+from reasontrain.bench.workload import LEARNING_RATE, StepWorkload
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
 from reasontrain.data.sampling import Sampling
@@ -61,7 +61,9 @@ class BenchMethod:
         )
 
 
-def learner(workload: Workload, method: BenchMethod, budget: int, layout: Layout) -> PolicyLearner:
+def learner(
+    workload: StepWorkload, method: BenchMethod, budget: int, layout: Layout
+) -> PolicyLearner:
     """A learner for this method, with the frozen models that the method needs.
 
     Args:
@@ -89,7 +91,11 @@ def learner(workload: Workload, method: BenchMethod, budget: int, layout: Layout
 
 @contextmanager
 def update(
-    workload: Workload, make: Callable[[], Batch], method: BenchMethod, budget: int, layout: Layout
+    workload: StepWorkload,
+    make: Callable[[], Batch],
+    method: BenchMethod,
+    budget: int,
+    layout: Layout,
 ) -> Iterator[Work]:
     """A step on given rollouts.
 
@@ -112,7 +118,7 @@ def update(
 
 @contextmanager
 def opd_step(
-    workload: Workload, method: BenchMethod, budget: int, layout: Layout
+    workload: StepWorkload, method: BenchMethod, budget: int, layout: Layout
 ) -> Iterator[Work]:
     """A whole step: sampling with the trained weights, then learning.
 

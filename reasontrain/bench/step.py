@@ -33,7 +33,7 @@ from reasontrain.bench.case import (
     Work,
 )
 from reasontrain.bench.reasontrain_side import BenchMethod
-from reasontrain.bench.workload import QWEN3_06B, Workload, constant
+from reasontrain.bench.workload import QWEN3_06B, StepWorkload, Workload, constant
 from reasontrain.data.micro_batches import Layout
 from reasontrain.models import Shape
 from reasontrain.types import Batch
@@ -254,7 +254,7 @@ def _offline(workload: Workload, machine: BenchMachine) -> list[BenchCase]:
     return [cdpo, prior, sstoken]
 
 
-def on_policy(workload: Workload) -> Batch:
+def on_policy(workload: StepWorkload) -> Batch:
     """A batch of groups, with the policy's log-probs before its first step."""
     batch = workload.batch(group=GROUP)
     return reasontrain_side.learner(workload, GRPO, 2048, "padded").observe(

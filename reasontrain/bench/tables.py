@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from reasontrain.bench import evaluate, grade, sample, step, vocab
+from reasontrain.bench import evaluate, grade, greedy, sample, step, tune, vocab
 from reasontrain.bench.case import BenchCase, BenchMachine, NoPeerError
 from reasontrain.types import UserError
 
@@ -18,6 +18,12 @@ TABLES: Mapping[str, Callable[[BenchMachine], Sequence[BenchCase]]] = {
     "grade": grade.rows,
     "evaluate": evaluate.rows,
 }
+PRETRAINED: Mapping[str, Callable[[BenchMachine], Sequence[BenchCase]]] = {
+    "sample": greedy.rows,
+    "step": tune.rows,
+    "evaluate": evaluate.pretrained_rows,
+}
+"""The same tables with a pre-trained model; the others run no model."""
 
 
 def rows(
@@ -26,7 +32,8 @@ def rows(
     """The cases of the named tables.
 
     Args:
-        names: names in `TABLES`; "all" stands for all tables whose peers are installed.
+        names: names in `TABLES`; "all" stands for all tables whose peers are installed, and that
+            run a model if the machine has one.
         machine: device and thoroughness, on which the cases depend.
         wanted: names of cases to select; empty for all.
 
@@ -34,17 +41,22 @@ def rows(
         The selected cases by table.
 
     Raises:
-        UserError: a table or a case does not exist.
+        UserError: a table or a case does not exist, or a named table runs no model.
         NoPeerError: the peer of a named table is not installed.
     """
     if unknown := sorted(set(names) - {*TABLES, "all"}):
         raise UserError(
             f"there is no table {unknown[0]!r}; choose from {', '.join(TABLES)}, or all"
         )
+    functions = TABLES if machine.model is None else PRETRAINED
+    if without := [name for name in names if name != "all" and name not in functions]:
+        raise UserError(
+            f"--model: the table {without[0]} runs no model; choose from {', '.join(functions)}"
+        )
     tables: dict[str, Sequence[BenchCase]] = {}
-    for name in TABLES if "all" in names else names:
+    for name in functions if "all" in names else names:
         try:
-            tables[name] = TABLES[name](machine)
+            tables[name] = functions[name](machine)
         except NoPeerError as error:
             if name in names:
                 raise

@@ -5,13 +5,18 @@ The lengths of rollouts are skewed, like real ones.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from reasontrain.algo.advantages import GroupNormalized, NoAdvantage
 from reasontrain.bench.case import Setting
@@ -110,8 +115,58 @@ def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """The size of a step: shapes of the models, number and longest length of rollouts, and dtype.
+class StepWorkload(ABC):
+    """The models and rollouts of a step, the same for both contestants.
+
+    Attributes:
+        rollouts: number of rollouts.
+        limit: the most tokens of a response.
+        device: device of all models.
+        dtype: dtype of matrix products.
+    """
+
+    rollouts: int
+    limit: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def tokens(self) -> int:
+        """Number of response tokens."""
+        return int(self.lengths().sum())
+
+    @abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The models' tokenizer, which the caller may change."""
+
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The model that reasontrain trains."""
+
+    @abstractmethod
+    def peer_model(self) -> nn.Module:
+        """The model that the peer trains, with the same initial weights."""
+
+    @abstractmethod
+    def frozen(self) -> Policy:
+        """The teacher."""
+
+    @abstractmethod
+    def lengths(self) -> Int[Tensor, " B"]:
+        """Lengths of the responses, in tokens."""
+
+    @abstractmethod
+    def prompts(self, group: int = 1) -> list[Prompt]:
+        """One prompt per group of rollouts, whose text the tokenizer encodes to the same ids."""
+
+    @abstractmethod
+    def batch(self, *, group: int = 1, paired: bool = False) -> Batch:
+        """The rollouts; groups of more than one have advantages, and pairs have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(StepWorkload):
+    """A step of random models of these shapes, on random rollouts of skewed lengths.
 
     Trained weights are float32; `dtype` is the dtype of computations in trunk and head, for both
     contestants.
@@ -119,10 +174,6 @@ class Workload:
 
     shape: Shape
     teacher: Shape
-    rollouts: int
-    limit: int
-    device: torch.device
-    dtype: torch.dtype
     checkpointing: bool = False
 
     def settings(self) -> dict[str, Setting]:
@@ -137,17 +188,21 @@ class Workload:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
-    @property
-    def tokens(self) -> int:
-        """Number of response tokens."""
-        return int(self.lengths().sum())
-
     def policy(self) -> Policy:
         """The model to train, with the same initial weights for both contestants."""
         model = qwen3(self.shape, 1, self.device, torch.float32).train()
         if self.checkpointing:
             recompute_activations(model)
         return all_rows_are_tokens(Policy(model, tokenizer(), self.dtype))
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """See `StepWorkload`."""
+        return tokenizer()
+
+    def peer_model(self) -> nn.Module:
+        """See `StepWorkload`."""
+        model: nn.Module = self.policy().model
+        return model
 
     def frozen(self) -> Policy:
         """A frozen model of the teacher's shape."""

@@ -665,9 +665,10 @@ def _bench(commands: Commands[_CommandParser]) -> None:
     command.add_argument(
         "--threads",
         type=int,
-        default=2,
+        nargs="+",
+        default=[2],
         metavar="N",
-        help="torch threads on a CPU (default: %(default)s)",
+        help="torch threads on a CPU; several numbers measure every row with each (default: 2)",
     )
     command.add_argument(
         "--device",
@@ -679,7 +680,24 @@ def _bench(commands: Commands[_CommandParser]) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="directory with the benchmark files that some rows read",
+        help="directory with the benchmark files that some rows read; with --model, a JSONL file "
+        "of problems too (default with --model: $REASONTRAIN_DATA)",
+    )
+    command.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="measure sample, step and evaluate on this pre-trained model and real problems "
+        "(gsm8k_train.jsonl), not on random weights",
+    )
+    command.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="with --model: measure distillation from this model as well",
+    )
+    command.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="with --model: dtype of matrix products (default: float32)",
     )
     command.add_argument(
         "--out",
@@ -702,6 +720,9 @@ def _bench(commands: Commands[_CommandParser]) -> None:
                 runs=options.runs,
                 threads=options.threads,
                 data=options.data,
+                model=options.model,
+                teacher=options.teacher,
+                dtype=options.dtype,
             )
         )
 

@@ -45,6 +45,7 @@ from reasontrain.recipe import (
     YamlValue,
     as_mapping,
     build,
+    setting_error,
 )
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import SuiteProblems, load_suite
@@ -168,6 +169,9 @@ def _engine(options: EvaluateOptions) -> EngineSettings:
             f"{', '.join(wrong)}: {label} has no such setting; leave it out, or set --engine "
             f"{' or '.join(others)}"
         )
+    for key, value in options.engine_settings.items():
+        if (reason := setting_error(ENGINES[kind], key, value)) is not None:
+            raise UserError(f"{flag_of(key)}: {reason}")
     return build(ENGINES[kind], {"kind": kind, **options.engine_settings}, f"--engine {kind}")
 
 

@@ -254,6 +254,10 @@ class LearnerRank(SamplingWorker):
         """See `Learner`."""
         return self.learner.matrix_rate()
 
+    def attention(self) -> str:
+        """See `Learner`."""
+        return self.learner.attention()
+
     def whole(self) -> AbstractContextManager[None]:
         """Gather the weights from all ranks, if the sampler shares them (see `SamplingWorker`)."""
         if self.recipe.engine.capabilities.shares_policy:
@@ -376,12 +380,28 @@ class TeacherWorker(Worker):
 
     @torch.no_grad()
     def hidden(
-        self, ids_RT: Int[Tensor, "R T"], position_RT: Int[Tensor, "R T"], row_N: Int[Tensor, " N"]
+        self,
+        ids_RT: Int[Tensor, "R T"],
+        position_RT: Int[Tensor, "R T"],
+        cu_seq_lens: tuple[int, ...] | None,
+        row_N: Int[Tensor, " N"],
     ) -> Float[Tensor, "N D"]:
-        """Hidden states [N, D] at N flattened positions of a micro-batch [R, T], on the CPU."""
+        """Hidden states at flattened positions of a micro-batch, on the CPU.
+
+        Args:
+            ids_RT: token ids.
+            position_RT: the position of each token in its rollout.
+            cu_seq_lens: where each sequence of a single row begins, and the length of the row.
+            row_N: N flattened positions of the R rows of T tokens.
+
+        Returns:
+            Hidden states of D numbers.
+        """
         device = self.policy.device
         return (
-            self.policy.hidden(ids_RT.to(device), position=position_RT.to(device))
+            self.policy.hidden(
+                ids_RT.to(device), position=position_RT.to(device), cu_seq_lens=cu_seq_lens
+            )
             .flatten(0, 1)[row_N.to(device)]
             .cpu()
         )

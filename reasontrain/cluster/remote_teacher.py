@@ -28,7 +28,9 @@ class RemoteTeacher:
     def request(self, micro: MicroBatch, position_N: Int[Tensor, " N"]) -> None:
         """Start the forward that `hidden` will return, unless it has been requested already."""
         if self._index(micro, position_N) is None:
-            ref = self.actor.hidden.remote(micro.ids_RT, micro.position_RT, position_N)
+            ref = self.actor.hidden.remote(
+                micro.ids_RT, micro.position_RT, micro.cu_seq_lens, position_N
+            )
             self._requested.append((micro, position_N, ref))
 
     def hidden(self, micro: MicroBatch, position_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:

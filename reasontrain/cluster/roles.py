@@ -138,6 +138,10 @@ class LearnerGroup:
         """See `Learner`."""
         return cast(float, self._together("matrix_rate"))
 
+    def attention(self) -> str:
+        """See `Learner`."""
+        return cast(str, self._together("attention"))
+
     def weights(self) -> Weights:
         """The version of the weights; the tensors are sent directly between processes."""
         assert self.steps_done is not None, "these weights are of no step"

@@ -41,9 +41,9 @@ class MicroBatch:
 
     Padded: ids [K, T], padded on the right, where causal attention from real tokens does not reach.
     Packed: ids [1, L] and positions that restart at 0 with every rollout. Neither has an attention
-    mask: transformers derives the block structure of a packed sequence from the restarting
-    positions, and only if it is given no mask; with one, packed sequences would attend to each
-    other, and padded ones would miss the fast attention path.
+    mask: attention separates packed sequences by `cu_seq_lens`, or, where it takes no lengths,
+    transformers derives a mask from the restarting positions, and only if it is given none; with
+    one, packed sequences would attend to each other, and padded ones would miss the fast path.
 
     Attributes:
         index_K: the rollouts, as indices into the batch.
@@ -62,6 +62,17 @@ class MicroBatch:
     start_K: Int[Tensor, " K"]
     soft: SoftInputs | None = None
     images: tuple[Image | None, ...] = ()
+
+    @property
+    def cu_seq_lens(self) -> tuple[int, ...] | None:
+        """Where each sequence of a single row begins, and the length of the row.
+
+        None for several rows, which padding separates.
+        """
+        if len(self.ids_RT) > 1:
+            return None
+        starts = self.start_K.tolist() or [0]
+        return (*starts, self.ids_RT.numel())
 
     def tokens(self, among_BT: Bool[Tensor, "B T"]) -> MicroBatchTokens:
         """The tokens of this micro-batch at which a mask over the batch is true."""

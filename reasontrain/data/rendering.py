@@ -10,6 +10,9 @@ from reasontrain.types import Message, UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Fields of a turn that hold its thought."""
+
 
 class TemplateFailedError(UserError):
     """The template refuses a conversation; `reason` is what it says."""
@@ -51,7 +54,7 @@ def render(
 
     try:
         text = tokenizer.apply_chat_template(
-            [dict(turn) for turn in turns],
+            [_with_thought(turn) for turn in turns],
             tools=[dict(tool) for tool in tools] or None,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
@@ -71,3 +74,15 @@ def render(
         raise TemplateFailedError(where, str(error)) from error
     assert isinstance(text, str)
     return text
+
+
+def _with_thought(turn: Message) -> dict[str, object]:
+    """The turn with its thought under the two names that templates read.
+
+    gpt-oss reads `thinking`, the others `reasoning_content`. Newer transformers fill both in as
+    well; 5.19 shows a template only the name in the data.
+    """
+    thought = next((turn[name] for name in THOUGHT_FIELDS if turn.get(name) is not None), None)
+    if thought is None:
+        return dict(turn)
+    return {"thinking": thought, **turn, "reasoning_content": thought}

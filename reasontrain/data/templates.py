@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from reasontrain.data.rendering import TemplateFailedError, render
+from reasontrain.data.rendering import THOUGHT_FIELDS, TemplateFailedError, render
 from reasontrain.data.thought_marks import (
     FIRST_CHARACTER,
     KNOWN,
-    THOUGHT_FIELDS,
     Mark,
     Marks,
     closing_of,

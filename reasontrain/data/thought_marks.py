@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from reasontrain.data.rendering import TemplateFailedError, render
+from reasontrain.data.rendering import THOUGHT_FIELDS, TemplateFailedError, render
 from reasontrain.types import NO_THOUGHT, Message, ThoughtState
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _MARK = re.compile(
 )
 FIRST_CHARACTER = re.compile(r"[<\[◁]")
 """The first characters of marks; a search for them alone is faster than one for marks."""
-THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
-"""Fields of a turn that hold its thought."""
 _BARE = re.compile(r"\A(?P<bare>analysis)(?=[A-Z\"'(\d])|(?P<bare_end>assistantfinal)")
 """gpt-oss without its special tokens, as servers and decoders that drop them return it."""
 _END = re.compile(r"(?:\A|_)end(?:_|\Z)|\A/", re.IGNORECASE)

@@ -63,6 +63,10 @@ class Learner(Protocol):
         """Measure matrix products in the model's dtype: operations per second of all devices."""
         ...
 
+    def attention(self) -> str:
+        """The policy's attention implementation, as chosen when it was loaded."""
+        ...
+
     def weights(self) -> Weights:
         """The policy's weights, for samplers."""
         ...

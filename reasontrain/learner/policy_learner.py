@@ -351,6 +351,10 @@ class PolicyLearner:
             self.engine.backward(result[LOSS])
         return result
 
+    def attention(self) -> str:
+        """See `Learner`."""
+        return str(self.policy.model.config._attn_implementation)
+
     # ---- time
 
     def matrix_rate(self) -> float:

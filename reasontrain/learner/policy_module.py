@@ -41,10 +41,17 @@ class PolicyModule(nn.Module):
         ids_RT = micro.ids_RT.to(device)
         position_RT = micro.position_RT.to(device)
         if micro.soft is None:
-            hidden = self.policy.hidden(ids_RT, position=position_RT, images=micro.images)
+            hidden = self.policy.hidden(
+                ids_RT,
+                position=position_RT,
+                cu_seq_lens=micro.cu_seq_lens,
+                images=micro.images,
+            )
         else:
             hidden = self.policy.hidden(
-                embeds=self._embeds(ids_RT, micro.soft), position=position_RT
+                embeds=self._embeds(ids_RT, micro.soft),
+                position=position_RT,
+                cu_seq_lens=micro.cu_seq_lens,
             )
         return compute(hidden.flatten(0, 1)[position_N.to(device)], self.policy.head)
 
@@ -100,7 +107,10 @@ class UnshardedModel:
         """See `FrozenModel`."""
         device = self.policy.device
         hidden = self.policy.hidden(
-            micro.ids_RT.to(device), position=micro.position_RT.to(device), images=micro.images
+            micro.ids_RT.to(device),
+            position=micro.position_RT.to(device),
+            cu_seq_lens=micro.cu_seq_lens,
+            images=micro.images,
         )
         return hidden.flatten(0, 1)[position_N.to(device)]
 

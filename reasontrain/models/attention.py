@@ -9,7 +9,7 @@ Shapes: R rows of T tokens in a micro-batch, H query heads, K key heads, d chann
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reasontrain.models.policy import Policy
 from reasontrain.models.settings import Importance
+from reasontrain.models.varlen import OTHER_SOFTMAX, VARLEN, packed_attention
 from reasontrain.types import UserError
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
@@ -29,12 +30,7 @@ FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 So is cuDNN, which `sdpa_kernel` would turn on again (see `kernels`).
 """
-KNOWN = ("sdpa", "flash_attention_2")
-OTHER_SOFTMAX = ("softcap", "s_aux", "position_bias")
-"""Arguments by which some architectures change the scores before the softmax.
-
-`mass` calls the kernel without them, so its result would not be the model's attention.
-"""
+KNOWN = ("sdpa", VARLEN, "flash_attention_2")
 
 
 @contextmanager
@@ -59,8 +55,8 @@ def measure_attention(
     if name not in KNOWN:
         raise UserError(
             f"the evidence `attention` needs a fused attention kernel, and {architecture} uses "
-            f"`{name}` attention; set model.attention to {' or '.join(KNOWN)} if the architecture "
-            f"supports it, or choose a rule that does not need `attention`"
+            f"`{name}` attention; set model.attention to sdpa or flash_attention_2 if the "
+            f"architecture supports it, or choose a rule that does not need `attention`"
         )
     original = ALL_ATTENTION_FUNCTIONS[name]
     layer_modules = {id(module) for module in _layer(model, layer)}
@@ -88,6 +84,7 @@ def measure_attention(
             The attention's output, and its weights or None.
         """
         if id(module) in layer_modules:
+            # `mass` calls the kernel without them, and its result would not be the model's.
             changed = [option for option in OTHER_SOFTMAX if rest.get(option) is not None]
             if changed:
                 raise UserError(
@@ -96,7 +93,9 @@ def measure_attention(
                 )
             chosen = _indicator(among_RT, key)
             with torch.no_grad():
-                if name == "sdpa":
+                if name == VARLEN and rest.get("sequence_lengths") is not None:
+                    shares.append(_packed_mass(query, key, chosen, rest))
+                elif name in ("sdpa", VARLEN):
                     scaling = rest.get("scaling")
                     assert scaling is None or isinstance(scaling, float), (
                         "scaling is the factor before the softmax"
@@ -155,6 +154,44 @@ def mass(
             scale=scaling,
         )
     return output[..., 0].mean(1).clamp(0, 1)
+
+
+def _packed_mass(
+    query: Float[Tensor, "1 H T d"],
+    key: Float[Tensor, "1 K T d"],
+    chosen: Float[Tensor, "1 K T d"],
+    options: Mapping[str, object],
+) -> Float[Tensor, "1 T"]:
+    """`mass` in a row of packed sequences.
+
+    Args:
+        query: queries of H heads.
+        key: keys of K heads.
+        chosen: values that are 1 at the counted keys and 0 elsewhere.
+        options: the arguments of the attention function, by name.
+
+    Returns:
+        The share of attention at each position, in [0, 1].
+    """
+    cu_seq_lens = options["cu_seq_lens_q"]
+    lengths = options["sequence_lengths"]
+    scaling = options.get("scaling")
+    window = options.get("sliding_window")
+    assert isinstance(cu_seq_lens, Tensor), "lengths come on the device too"
+    assert isinstance(lengths, tuple), "lengths are numbers of tokens"
+    assert scaling is None or isinstance(scaling, float), "scaling is the factor before the softmax"
+    assert window is None or isinstance(window, int), "a window is a number of tokens"
+    with torch.autocast(query.device.type, enabled=False), sdpa_kernel(FUSED):
+        output = packed_attention(
+            query.float(),
+            key.float(),
+            chosen.float(),
+            cu_seq_lens=cu_seq_lens,
+            lengths=lengths,
+            scaling=scaling,
+            window=window,
+        )
+    return output[..., 0].mean(2).clamp(0, 1)
 
 
 def check(policy: Policy, importance: Importance) -> None:

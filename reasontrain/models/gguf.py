@@ -14,8 +14,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedConfig
 
 from reasontrain.data import storage
 from reasontrain.metrics.working import working
@@ -73,14 +72,17 @@ def check_installed(file: Path) -> None:
 def _convert(file: Path, directory: Path) -> None:
     """Write the model and the tokenizer of a file as transformers reads it."""
     source = {"gguf_file": file.name}
-    options: dict[str, object] = {}
-    if hasattr(transformers, "GgufConfig"):  # before, transformers always unpacked the blocks
-        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     with messages_of_libraries() as messages, readable(str(file)):
         config = AutoConfig.from_pretrained(file.parent, **source)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
         dtype = _dtype(file)
-    load = partial(class_of(config).from_pretrained, file.parent, dtype=dtype, **source, **options)
+    load = partial(
+        class_of(config).from_pretrained,
+        file.parent,
+        dtype=dtype,
+        quantization_config=GgufConfig(dequantize=True),
+        **source,
+    )
     model = load_weights(load, str(file))
     # The model is whole, and transformers refuses to save one that it takes for a quantised one.
     for owner, name in (

@@ -39,11 +39,7 @@ def check_layout(policy: Policy, layout: Layout) -> None:
     config = policy.model.config
     with in_float32(policy):
         if layout == "packed":
-            positions = [torch.arange(len(ids_T)) for ids_T in (first_T, second_T)]
-            together_TD = _hidden(policy, torch.cat([first_T, second_T]), torch.cat(positions))
-            error = relative_difference(
-                together_TD[len(first_T) :], _hidden(policy, second_T, positions[1])
-            )
+            error = packing_error(policy)
         else:
             padded_T = pad(second_T, (0, len(first_T) - len(second_T)))
             rows_BT = torch.stack([first_T, padded_T])
@@ -65,6 +61,20 @@ def check_layout(policy: Policy, layout: Layout) -> None:
         f"{config.model_type} cannot be trained in batches: padding after a sequence changes its "
         f"hidden states (by {error:.2g} of their size), so they are not those of the sequence alone"
     )
+
+
+@torch.no_grad()
+def packing_error(policy: Policy) -> float:
+    """The relative difference of hidden states of a sequence packed behind another and alone."""
+    ids = example_ids(policy, LENGTHS)
+    positions = [torch.arange(len(ids_T)) for ids_T in ids]
+    with in_float32(policy):
+        together_TD = policy.hidden(
+            torch.cat(ids)[None],
+            position=torch.cat(positions)[None].to(policy.device),
+            cu_seq_lens=(0, LENGTHS[0], sum(LENGTHS)),
+        )[0]
+        return relative_difference(together_TD[LENGTHS[0] :], _hidden(policy, ids[1], positions[1]))
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import is_flash_attn_2_available
 
 from reasontrain.data.micro_batches import Layout
 from reasontrain.metrics.working import working
 from reasontrain.models.adapter_files import adapter_directory, base_of
+from reasontrain.models.attention_choice import check_installed, choose_attention
 from reasontrain.models.description import Description, class_of
 from reasontrain.models.folder import is_hub_id
 from reasontrain.models.layouts import check_layout
@@ -25,6 +25,7 @@ from reasontrain.models.paths import check_path, located, readable
 from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
+from reasontrain.models.varlen import VARLEN
 from reasontrain.models.vision import vision_of
 from reasontrain.models.weights import check_finite, check_not_quantised, load_weights
 from reasontrain.types import UserError
@@ -52,7 +53,7 @@ def load(
             in a way that `Head` does not implement, or sequences of this layout change each other.
     """
     device = device_of(settings.device)
-    _check_attention(settings.attention)
+    check_installed(settings.attention)
     check_vocabulary(settings.vocabulary, device)
     check_path(settings.path)
     adapter = adapter_directory(settings.path)
@@ -66,8 +67,11 @@ def load(
         policy = load_adapter(base, adapter, trainable=trainable)
     if settings.gradient_checkpointing and trainable:
         recompute_activations(policy.model)
+    about_packing = choose_attention(policy, settings.attention, layout)
     if layout is not None:
         check_layout(policy, layout)
+    if about_packing is not None:
+        log_once(settings.path, about_packing)
     return policy
 
 
@@ -98,7 +102,7 @@ def recompute_activations(model: PreTrainedModel) -> None:
     """Recompute a model's activations in the backward pass instead of keeping them."""
     # Not reentrant: that needs an input that requires a gradient, and with adapters the embeddings
     # that enter a layer have none.
-    # transformers 5.17, which vLLM needs, has only the name that is deprecated in 5.23.
+    # transformers 5.19, which vLLM needs, has only the name that is deprecated in 5.23.
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable({"use_reentrant": False})
     else:
@@ -117,7 +121,8 @@ def _from_pretrained(
     for message in messages:
         log_once(settings.path, message)
     no_dropout(config)
-    attention = None if settings.attention == "auto" else settings.attention
+    # Attention by lengths is set once the model is there to try it with.
+    attention = None if settings.attention in ("auto", VARLEN) else settings.attention
     load_model = partial(
         class_of(config).from_pretrained,
         path,
@@ -127,15 +132,6 @@ def _from_pretrained(
         **source,
     )
     return load_weights(load_model, settings.path), tokenizer
-
-
-def _check_attention(name: str) -> None:
-    """Raise UserError for an attention kernel that is not installed."""
-    if name == "flash_attention_2" and not is_flash_attn_2_available():
-        raise UserError(
-            "model.attention is flash_attention_2, and the package flash_attn is not "
-            "installed; use sdpa, or install it"
-        )
 
 
 def device_of(name: str) -> torch.device:

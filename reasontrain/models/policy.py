@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 from reasontrain.models.description import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space, measure_ids_in_use
 from reasontrain.models.kernels import choose_sdpa_kernels
+from reasontrain.models.varlen import length_arguments, register_varlen
 from reasontrain.models.vision import Vision
 from reasontrain.types import Image, Problem
 from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
@@ -43,6 +44,7 @@ class Policy:
             vocabulary: backend of the head's statistics and gradients.
         """
         choose_sdpa_kernels()
+        register_varlen()
         self.model = model
         self.tokenizer = tokenizer
         self.dtype = dtype
@@ -128,6 +130,7 @@ class Policy:
         *,
         embeds: Float[Tensor, "B T D"] | None = None,
         position: Int[Tensor, "B T"] | None = None,
+        cu_seq_lens: Sequence[int] | None = None,
         mask: Int[Tensor, "B S"] | Bool[Tensor, "B 1 T S"] | None = None,
         cache: Cache | None = None,
         images: Sequence[Image | None] = (),
@@ -137,8 +140,10 @@ class Policy:
         Args:
             ids: token ids; None if `embeds` is given.
             embeds: input embeddings instead of ids.
-            position: positions. Without `mask` and `cache`, positions that restart at 0 separate
-                packed sequences.
+            position: the position of each token in its sequence.
+            cu_seq_lens: where each sequence of a packed row begins, and the length of the row. By
+                these, or by positions that restart at 0, attention separates packed sequences; the
+                attention `varlen` needs them. None if the rows are not packed.
             mask: True or 1 at columns that are not padding; or, for torch's attention only, at the
                 columns S that each token sees.
             cache: key-value cache that the T tokens are appended to; None for none.
@@ -148,6 +153,9 @@ class Policy:
             Hidden states in the policy's dtype.
         """
         image_inputs = {} if self.vision is None or ids is None else self.vision.inputs(ids, images)
+        inputs: dict[str, object] = {"attention_mask": mask, **image_inputs}
+        if cu_seq_lens is not None and not image_inputs:
+            inputs |= length_arguments(self.model, cu_seq_lens)
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         ):
@@ -156,10 +164,9 @@ class Policy:
                 inputs_embeds=embeds,
                 # Qwen2.5-VL computes positions from the grids of its images.
                 position_ids=None if "image_grid_thw" in image_inputs else position,
-                attention_mask=mask,
                 past_key_values=cache,
                 use_cache=cache is not None,
-                **image_inputs,
+                **inputs,
             )
         hidden: Tensor = output.last_hidden_state
         # A norm that is kept in float32 returns float32 under autocast.

@@ -10,6 +10,7 @@ from annotated_types import Ge, Lt
 from reasontrain.types import AtLeastOne, Positive, Vocabulary
 
 DType = Literal["float32", "bfloat16"]
+Attention = Literal["auto", "varlen", "sdpa", "eager", "flash_attention_2"]
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Names of the weight matrices in a Llama or Qwen layer."""
@@ -72,7 +73,9 @@ class ModelSettings:
         revision: commit, branch or tag of a hub model.
         dtype: dtype of matrix products; a policy that is trained keeps float32 weights.
         export: dtype of the weights in `final/`; None is `dtype`.
-        attention: transformers' attention implementation; "auto" leaves the choice to transformers.
+        attention: attention implementation. "varlen" attends to packed rows by the lengths of their
+            sequences, without a mask; the others are transformers'. "auto" is "varlen" for packed
+            rows where that is exact, else transformers' default.
         vocabulary: backend for losses, evidence and gradients over the vocabulary: Triton kernels
             ("triton"), torch in blocks ("torch"), or all logits in memory and autograd
             ("full_logits", the reference to compare with). "auto" is Triton on a GPU that supports
@@ -88,7 +91,7 @@ class ModelSettings:
     revision: str | None = None
     dtype: DType = "float32"
     export: DType | None = None
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    attention: Attention = "auto"
     vocabulary: Vocabulary = "auto"
     gradient_checkpointing: bool = False
     lora: Lora | None = None

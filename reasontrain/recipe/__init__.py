@@ -20,6 +20,7 @@ from reasontrain.recipe.read import (
     json_schema,
     read_recipe,
     recipe_of,
+    setting_error,
 )
 from reasontrain.recipe.run_settings import (
     AcceptedChange,
@@ -101,6 +102,7 @@ __all__ = [
     "read_yaml",
     "recipe_of",
     "references",
+    "setting_error",
     "split",
     "unused_settings",
 ]

@@ -171,11 +171,21 @@ def _drop_other_kind(
 
 def _fits(value: YamlValue, hint: object) -> bool:
     """False if the other kind's setting of this name takes other values: a schedule, a number."""
+    return _value_error(value, hint) is None
+
+
+def _value_error(value: object, hint: object) -> str | None:
+    """The reason why a setting of this type cannot have this value; None if it can."""
     try:
         TypeAdapter(cast("type[object]", hint)).validate_python(value)
-    except ValidationError:
-        return False
-    return True
+    except ValidationError as error:
+        return f"{error.errors()[0]['msg']} (got {_short(value)})"
+    return None
+
+
+def setting_error(cls: type, key: str, value: object) -> str | None:
+    """The reason why this key of a settings dataclass cannot have this value; None if it can."""
+    return _value_error(value, _hints(cls)[key])
 
 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:

@@ -177,6 +177,7 @@ class RunContext:
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
+        facts["attention"] = self.learner.attention()
         facts["sdpa_kernels"] = models.choose_sdpa_kernels()
         # Only of models that are read from elsewhere than their paths say.
         facts["model_directories"] = models.sources(

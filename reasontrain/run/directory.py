@@ -6,7 +6,7 @@ out/<name>/
   reward.py                the own reward function's file, as the run began with it
   rewards/                 those of suites and stages, as suite-NAME.py and stage-NAME.py
   rewards.log              what an own reward function printed, and its errors
-  environment.json         versions, commit, hardware, seed, attention kernels
+  environment.json         versions, commit, hardware, seed, attention and its kernels
   inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
   metrics.jsonl            one line per step, counted from 1, written as it happens
   evaluations.jsonl        one line per suite and evaluation

@@ -18,6 +18,7 @@ from reasontrain.models import Policy
 from reasontrain.sampler import multi_step
 from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, merge, prefill
 from reasontrain.sampler.decode_check import check_decoding
+from reasontrain.sampler.decode_weights import rounded_weights
 from reasontrain.sampler.sequence import SequenceState
 from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.thought_decoding import ThoughtDecoding
@@ -123,6 +124,7 @@ class LocalSampler:
     def finish(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> list[Rollout]:
         """Decode sequences that `strategy` started until all of them are done."""
         with (
+            rounded_weights(self.policy),
             torch.inference_mode(),
             _inference_settings(self.policy),
             working(f"sampling {len(sequences):,} responses", "tokens") as work,
@@ -295,7 +297,6 @@ def _inference_settings(policy: Policy) -> Iterator[None]:
     # in training mode, gradient checkpointing would drop the cache
     policy.model.eval()
     try:
-        # one autocast around all steps: each weight is cast once, not once per step
         with torch.autocast(
             policy.device.type, dtype=policy.dtype, enabled=policy.dtype != torch.float32
         ):

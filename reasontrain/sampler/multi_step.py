@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
+from reasontrain.models.varlen import VARLEN
 from reasontrain.sampler import cache as caches
 from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs
 from reasontrain.sampler.token_choice import choose
@@ -22,7 +23,7 @@ from reasontrain.vocab import Head
 
 
 def is_supported(policy: Policy) -> bool:
-    """Return True if the steps of this model can be captured: on a GPU, with SDPA attention.
+    """Return True if the steps of this model can be captured: on a GPU, with SDPA's attention.
 
     Flash attention builds masks of its own, and one mask cannot serve layers with and without a
     sliding window.
@@ -30,7 +31,8 @@ def is_supported(policy: Policy) -> bool:
     window = policy.model.config.get_text_config().to_dict().get("sliding_window")
     return (
         policy.device.type == "cuda"
-        and policy.model.config._attn_implementation == "sdpa"
+        # `varlen` decodes as `sdpa` does.
+        and policy.model.config._attn_implementation in ("sdpa", VARLEN)
         and window is None
     )
 

@@ -369,7 +369,7 @@ def counted(engine: VllmLLM, work: Work, longest: int | None) -> Iterator[None]:
             work.left_s = each_s * max(0, longest - num_passes)
         return step
 
-    core.get_output = count  # type: ignore[method-assign]
+    core.get_output = count
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ def side(name: str, seconds: tuple[float, ...], peak_mib: int | None) -> SideMea
         trials=trials if "<" in name else (),
         seconds=seconds,
         peak_bytes=peak_bytes,
+        resident_bytes=None if peak_mib is None else (peak_mib + 100) * MIB,
     )
 
 

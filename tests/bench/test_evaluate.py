@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reasontrain import models
-from reasontrain.bench import harness
+from reasontrain.bench import evaluate, harness, pretrained
 from reasontrain.bench.case import BenchMachine
 from reasontrain.bench.evaluate import (
     EvaluationWorkload,
@@ -26,8 +26,11 @@ from reasontrain.bench.evaluate import (
     rows,
 )
 from reasontrain.bench.harness import HarnessReply
+from reasontrain.bench.measure import measure
+from reasontrain.models import DType
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import RunError, UserError
+from tests.bench.pretrained_problems import pretrained_machine, write_problems
 
 CPU = torch.device("cpu")
 WORKLOAD = evaluation_workload(
@@ -118,7 +121,7 @@ def test_texts_may_part_at_a_near_tie(
     cut = LastReplies(
         [replies.sampled[0]], [HarnessReply(replies.harness[0].text[:-10], "", False)]
     )
-    monkeypatch.setattr("reasontrain.bench.evaluate.NEAR_TIE", 1e9)
+    monkeypatch.setitem(pretrained.NEAR_TIE, "float32", 1e9)
     (difference,) = differences(WORKLOAD, cut)
     assert difference.why == "rounding decides between two tokens, where the texts diverge"
 
@@ -155,6 +158,21 @@ def test_without_the_harness_one_sentence_says_what_to_install(
         r"'reasontrain\[peers\]'",
     ):
         rows(BenchMachine(device=CPU, quick=True, threads=1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pretrained_model_is_asked_in_its_own_style(
+    dtype: DType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "PROBLEMS", 4)
+    monkeypatch.setattr(evaluate, "QUICK_TOKENS", 12)
+    file = write_problems(tmp_path / "problems.jsonl", 6)
+    (case,) = evaluate.pretrained_rows(pretrained_machine(file, dtype=dtype))
+    found = measure(case, pretrained_machine(file), runs=1)
+    assert found.units == ("problems", 4.0)
+    assert (found.work["model"], found.work["max_tokens"]) == ("testbed:student", 12)
+    assert found.work["dtype"] == dtype
+    assert "of 4 texts are equal" in found.remark
 
 
 def test_gsm8k_is_a_row_where_its_file_is(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ known.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from reasontrain.bench import measure as module
-from reasontrain.bench.case import BenchCase, BenchMachine, Goal, Numbers, Variant
+from reasontrain.bench.case import BenchCase, BenchMachine, Goal, Numbers, Variant, Work
 from reasontrain.bench.measure import Measured, Trial, measure
 from reasontrain.types import RunError
 from tests.bench.toys import MACHINE, DecodeInputs, row, setup
@@ -67,6 +70,14 @@ def test_the_fastest_way_enters_by_its_better_run_after_a_warm_one(clock: Decode
     assert found.peer.settings == {"chunk": 2}
     assert found.peer.seconds == (2.0,)
     assert found.subject.trials == ()
+
+
+def test_a_long_case_searches_with_one_run_of_each_way(clock: DecodeInputs):
+    ways = tuple(clock.variant(f"way {n}", [float(n)], way=n) for n in (20, 10))
+    long_case = replace(row(clock.variant("we", [1.0]), ways), is_long=True)
+    found = measured(long_case)
+    assert [trial.seconds for trial in found.peer.trials] == [20.0, 10.0]
+    assert clock.calls[:3] == ["way 20", "way 10", "we"]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +146,23 @@ def test_memory_is_what_a_run_adds_at_its_highest():
     assert found.peer.peak_bytes == pytest.approx(128 * MIB, rel=0.03)
     assert found.memory_ratio == found.subject.peak_bytes / found.peer.peak_bytes
     assert [met.met for met in found.goals] == [True, False]
+
+
+def keeping(mib: int, more: int) -> Variant:
+    """A work that keeps this many MiB from its setup on, and fills some more in a run."""
+
+    @contextmanager
+    def context() -> Iterator[Work]:
+        kept = torch.ones(mib * MIB // 4)
+        yield lambda: {"first": float(kept[0] * torch.ones(more * MIB // 4)[0])}
+
+    return Variant(settings={}, setup=context)
+
+
+def test_resident_memory_is_what_a_side_keeps_and_what_a_run_adds():
+    found = measured(row(keeping(100, 30), keeping(40, 60)))
+    for side, mib in ((found.subject, 130), (found.peer, 100)):
+        assert side.resident_bytes == pytest.approx(mib * MIB, rel=0.03)
 
 
 def test_where_memory_cannot_be_seen_its_goal_is_not_met(

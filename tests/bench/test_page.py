@@ -10,7 +10,7 @@ import pytest
 
 from reasontrain.bench import page
 from reasontrain.bench.measure import Spread
-from tests.bench.samples import RECORD
+from tests.bench.samples import MIB, RECORD, measured
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -19,13 +19,42 @@ def test_a_row_says_ratio_speed_memory_and_goals():
     # the subject's 2 s for 8192 rows are 4096 a second, the peer's 4 s are 2048
     lines = list(page.table(RECORD))
     assert lines[2] == (
-        "| `fast` | they <b> | **0.50 x** [0.25, 1.00] | 2 s (4,096 rows/s) | 4 s (2,048 "
-        "rows/s) | 0.50 x (32 MiB / 64 MiB) | "
+        "| `fast` | they <b> | 2 | **0.50 x** [0.25, 1.00] | 2 s (4,096 rows/s) | 4 s (2,048 "
+        "rows/s) | 0.50 x (32 MiB / 64 MiB) | 132 MiB / 164 MiB | "
         "time at most 0.5 x: met; memory at most 0.25 x: **missed** (0.50) |"
     )
     assert lines[3].endswith(
-        "|  | time at most 0.5 x: **missed** (2.00); memory 0.25: not measured |"
+        "|  |  | time at most 0.5 x: **missed** (2.00); memory 0.25: not measured |"
     )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "is_slower"), [(0.5, False), (1.0, False), (1.004, False), (1.006, True), (3.0, True)]
+)
+def test_where_the_peer_wins_the_table_says_so(ratio: float, is_slower: bool):
+    row = measured("case", (ratio, ratio, ratio), memory=ratio)
+    row = replace(
+        row,
+        subject=replace(row.subject, peak_bytes=30 * MIB, resident_bytes=int(100 * ratio * MIB)),
+        peer=replace(row.peer, resident_bytes=100 * MIB),
+    )
+    line = list(page.table(replace(RECORD, rows=(row,))))[2]
+    assert ("], slower |" in line) is is_slower
+    assert ("(30 MiB / 64 MiB), more |" in line) is is_slower
+    assert ("/ 100 MiB, more |" in line) is (ratio > 1)
+
+
+def test_rows_of_several_numbers_of_threads_are_told_apart():
+    one = replace(RECORD.rows[0], threads=1)
+    record = replace(RECORD, rows=(one, RECORD.rows[0]), model="owner/Model", dtype="bfloat16")
+    text = page.markdown([record], {})
+    assert "## toys, cpu, owner/Model, bfloat16" in text
+    assert "| `fast` | they <b> | 1 |" in text
+    assert "| `fast` | they <b> | 2 |" in text
+    assert "- `fast`, 1 thread: a loss; N 8,192, dtype float32, 1 thread." in text
+    assert "- `fast`, 2 threads: a loss" in text
+    names = [element.text for element in ElementTree.fromstring(page.picture(record)).iter()]
+    assert {"fast, 1 thread", "fast, 2 threads"} <= set(names)
 
 
 def test_a_page_says_where_figures_come_from_and_what_was_searched():

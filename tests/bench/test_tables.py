@@ -8,6 +8,7 @@ import pytest
 
 from reasontrain.bench import tables
 from reasontrain.bench.case import BenchCase, BenchMachine, NoPeerError
+from reasontrain.models import ModelSettings
 from reasontrain.types import UserError
 from tests.bench.toys import MACHINE, DecodeInputs, row
 
@@ -38,6 +39,22 @@ def test_unknown_names_are_told_what_there_is():
         tables.rows(["first", "thrid"], MACHINE, [])
     with pytest.raises(UserError, match="no case 'c' in first; the cases are: a, b"):
         tables.rows(["first"], MACHINE, ["c"])
+
+
+def test_a_model_has_tables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = DecodeInputs()
+    toy = row(clock.variant("we", [1.0]), clock.variant("they", [1.0]))
+    monkeypatch.setattr(tables, "PRETRAINED", {"second": lambda machine: [replace(toy, name="d")]})
+    machine = replace(MACHINE, model=ModelSettings(path="owner/model"))
+    assert names(tables.rows(["all"], machine, [])) == {"second": "d"}
+    with pytest.raises(
+        UserError, match="--model: the table first runs no model; choose from second"
+    ):
+        tables.rows(["second", "first"], machine, [])
+
+
+def test_every_table_with_a_model_is_a_table() -> None:
+    assert set(tables.PRETRAINED) < {"vocab", "sample", "step", "grade", "evaluate"}
 
 
 def test_all_leaves_out_a_table_without_its_peer_and_says_so(

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from reasontrain.bench import tables
+from reasontrain.bench.case import BenchCase, BenchMachine
 from reasontrain.bench.record import read
 from reasontrain.cli import main
+from reasontrain.models import ModelSettings
 from tests.bench.toys import DecodeInputs, row
 
 
@@ -44,6 +46,26 @@ def test_a_record_a_picture_and_a_page_are_written(
     assert "![ratios of toys](toys-cpu.svg)" in (out / "README.md").read_text(encoding="utf-8")
 
 
+def test_each_number_of_threads_is_a_row_and_a_model_has_its_own_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = DecodeInputs()
+    toy = row(clock.variant("we", [1.0]), clock.variant("they", [1.0]))
+    machines = []
+
+    def rows(machine: BenchMachine) -> list[BenchCase]:
+        machines.append(machine)
+        return [toy]
+
+    monkeypatch.setattr(tables, "PRETRAINED", {"toys": rows})
+    options = ["--threads", "1", "2", "--model", "owner/Model", "--dtype", "bfloat16"]
+    assert main(["bench", "toys", *options, "--device", "cpu", "--out", str(tmp_path)]) == 0
+    found = read(tmp_path / "toys-cpu-model-bfloat16.json")
+    assert [each.threads for each in found.rows] == [1, 2]
+    assert (found.model, found.dtype) == ("owner/Model", "bfloat16")
+    assert machines[0].model == ModelSettings(path="owner/Model", dtype="bfloat16")
+
+
 def test_a_quick_run_times_three_times_at_most(tmp_path: Path):
     for runs, timed in ((9, 3), (2, 2)):
         assert (
@@ -72,7 +94,13 @@ def test_a_quick_run_times_three_times_at_most(tmp_path: Path):
         (["tosy"], "there is no table 'tosy'; choose from toys, or all"),
         (["toys", "--row", "yot"], "there is no case 'yot' in toys; the cases are: toy"),
         (["toys", "--runs", "0"], "--runs and --threads must be at least 1"),
+        (["toys", "--threads", "2", "0"], "--runs and --threads must be at least 1, got 5 and 0"),
         (["toys", "--device", "cuda"], "torch sees no GPU here"),
+        (["toys", "--dtype", "bfloat16"], "--dtype is for a pre-trained model; give --model too"),
+        (["toys", "--teacher", "x"], "--teacher is for a pre-trained model; give --model too"),
+        (["toys", "--data", __file__], "is no folder; a file of problems needs --model"),
+        (["toys", "--data", "nowhere", "--model", "x"], "--data nowhere does not exist"),
+        (["toys", "--model", "x"], "--model: the table toys runs no model; choose from sample"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -303,6 +303,18 @@ WRONG = {
         "--tensor-parallel-size, --max-model-len: the local engine has no such setting; leave it "
         "out, or set --engine vllm",
     ),
+    "no answer at a time": (
+        ["--max-num-seqs", "0"],
+        "--max-num-seqs: Input should be greater than or equal to 1 (got 0)",
+    ),
+    "no room for a token": (
+        ["--engine", "vllm", "--max-model-len", "-1"],
+        "--max-model-len: Input should be greater than or equal to 1 (got -1)",
+    ),
+    "more than all memory": (
+        ["--engine", "vllm", "--gpu-memory-utilization", "1.5"],
+        "--gpu-memory-utilization: Input should be less than or equal to 1 (got 1.5)",
+    ),
     "requests for weights": (
         ["--concurrency", "2"],
         "--concurrency applies to an --endpoint only",

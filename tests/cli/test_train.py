@@ -604,6 +604,7 @@ def test_a_changed_input_is_named_and_refused_until_it_is_accepted(
     facts = json.loads(Path("out/run/environment.json").read_text())
     assert facts["host"]
     assert {"commit", "gpus", "driver", "versions"} <= facts.keys()
+    assert facts["attention"] == "sdpa"  # of a padded layout
     assert facts["sdpa_kernels"] == ["flash", "mem_efficient", "math"]
     before = {path: path.read_bytes() for path in Path("out/run").glob("*.json*")}
     for text, (file, change) in CHANGES.items():

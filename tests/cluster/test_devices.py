@@ -42,6 +42,8 @@ def test_only_settings_that_leave_it_open_ask_what_the_machine_has() -> None:
     }
     assert asking == {
         "cli/bench.py",  # --device
+        "cli/doctor.py",  # the device to try
+        "doctor/machine.py",  # which GPUs there are
         "models/loading.py",  # model.device: auto
         "models/quiet.py",  # a warning of DeepSpeed's where there is no GPU
         "sampler/vllm_engine.py",  # the build of vLLM for model.device: auto

@@ -38,12 +38,15 @@ def remote(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> RemoteTeacher:
     model = policy("llama", seed=5)
     number = 0
 
-    def hidden(ids_RT: Tensor, position_RT: Tensor, row_N: Tensor) -> tuple[int, Tensor]:
+    def hidden(
+        ids_RT: Tensor, position_RT: Tensor, cu_seq_lens: Tensor, row_N: Tensor
+    ) -> tuple[int, Tensor]:
         nonlocal number
         calls.append(f"request {number}")
         number += 1
         with torch.no_grad():
-            return number - 1, model.hidden(ids_RT, position=position_RT).flatten(0, 1)[row_N]
+            hidden_RTD = model.hidden(ids_RT, position=position_RT, cu_seq_lens=cu_seq_lens)
+            return number - 1, hidden_RTD.flatten(0, 1)[row_N]
 
     def get(ref: object) -> object:
         if not isinstance(ref, tuple):

@@ -15,7 +15,9 @@ from transformers import GenerationConfig
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from reasontrain.bench.peers import KEEP_ACTIVATIONS
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.rendering import THOUGHT_FIELDS, render
 from reasontrain.data.replies import encode_demonstrations
 from reasontrain.models.description import stop_ids_of
 from reasontrain.types import Message, Problem, TokenKind, UserError
@@ -134,6 +136,19 @@ def test_thoughts_and_calls_are_rendered_or_refused_by_row_and_name(template: Te
             learned(own, no_call)
 
 
+@pytest.mark.parametrize("name", THOUGHT_FIELDS)
+def test_a_template_gets_a_thought_by_the_name_that_it_reads(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever transformers adds to turns, which depends on its version."""
+    tokenizer = CHATML_BASE.tokenizer()
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda turns, **_: str(turns[0]))
+    turn = {"role": "assistant", "content": "It is 4.", name: THOUGHT}
+    text = render(tokenizer, [turn], where="p", add_generation_prompt=False)
+    for read in ("reasoning_content", "thinking"):
+        assert f"{read!r}: {THOUGHT!r}" in text
+
+
 MASKED = [template for template in CHAT if "generation %}" in str(template.text)]
 
 
@@ -173,9 +188,7 @@ def learned_by_trl(template: Template) -> str:
         else {"prompt": list(problem.prompt), "completion": list(problem.reply)}
     )
     trainer = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=True)
-    config = SFTConfig(
-        max_length=None, report_to=[], bf16=False, use_cpu=True, activation_checkpointing=False
-    )
+    config = SFTConfig(max_length=None, report_to=[], bf16=False, use_cpu=True, **KEEP_ACTIVATIONS)
     prepared = SFTTrainer._prepare_dataset(
         trainer, Dataset.from_list([row]), tokenizer, config, False, None, "train"
     )

@@ -19,6 +19,7 @@ from trl import DPOConfig, DPOTrainer
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast
+from reasontrain.bench.peers import KEEP_ACTIVATIONS
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.lora import adapt
@@ -107,7 +108,7 @@ def test_scores_of_zero_give_the_loss_and_gradient_of_trl(beta: float, tmp_path:
             loss_type="sigmoid",
             use_cpu=True,
             bf16=False,
-            activation_checkpointing=False,
+            **KEEP_ACTIVATIONS,
             report_to=[],
             disable_tqdm=True,
         ),

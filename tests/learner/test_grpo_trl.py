@@ -17,6 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Grpo, Gspo, Objective
 from reasontrain.algo.token_selection import AllTokens, TokenSelection, TopEntropy
+from reasontrain.bench.peers import KEEP_ACTIVATIONS
 from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
@@ -42,7 +43,7 @@ def theirs(model: Policy, data: Batch, directory: Path, **options: object) -> Fo
         use_cpu=True,
         bf16=False,
         report_to=[],
-        activation_checkpointing=False,
+        **KEEP_ACTIVATIONS,
         per_device_train_batch_size=6,
         num_generations=2,
         temperature=TEMPERATURE,
@@ -176,7 +177,7 @@ def test_two_passes_over_a_batch_are_trls_at_num_iterations_2(
         use_cpu=True,
         bf16=False,
         report_to=[],
-        activation_checkpointing=False,
+        **KEEP_ACTIVATIONS,
         per_device_train_batch_size=6,
         num_generations=2,
         temperature=TEMPERATURE,

@@ -20,6 +20,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import AllTokens, Prior, TokenSelection
+from reasontrain.bench.peers import KEEP_ACTIVATIONS
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.factory import compose_learner
@@ -164,7 +165,7 @@ def test_loss_and_gradient_are_those_of_trls_sft_trainer_on_the_same_batch(tmp_p
         output_dir=str(tmp_path),
         use_cpu=True,
         bf16=False,
-        activation_checkpointing=False,
+        **KEEP_ACTIVATIONS,
         report_to="none",
         max_length=None,
         completion_only_loss=True,

@@ -200,6 +200,8 @@ def parity(zero: Zero | None, world: int, model: str, **changes: object) -> obje
     """Three steps with 1, 2 and 3 micro-batches on the busiest rank."""
     options = dict(MODELS[model])
     options |= {"checkpointing": True} if changes.pop("checkpointing", False) else {}
+    # as a model is loaded for this layout
+    options |= {"attention": "varlen"} if changes.get("layout") == "packed" else {}
     trained = student(**options)
     trained.vocabulary = changes.pop("vocabulary", "auto")
     used = learner(trained, zero, **changes)

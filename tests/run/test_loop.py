@@ -63,6 +63,8 @@ class FakeLearner:
 
     def matrix_rate(self) -> float: ...
 
+    def attention(self) -> str: ...
+
     def save(self, directory: Path) -> None:
         (directory / "done").write_text(str(self.steps_done))
 
