@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis.strategies import booleans, integers
 
 from reasontrain.vocab.chunks import (
     CHUNK_FLOATS_CPU,
@@ -28,7 +26,9 @@ def test_a_chunk_on_a_gpu_fills_its_tiles(width: int, rows: int) -> None:
     assert chunk_size(width, gpu=True) == rows
 
 
-@given(num_rows=integers(0, 5000), width=integers(2_000, 2**18), gpu=booleans())
+@pytest.mark.parametrize("num_rows", [0, 1, 255, 256, 769, 1000, 4097, 8192, 20_000])
+@pytest.mark.parametrize("width", [2_000, 32_000, 128_256, 151_936, 2**18])
+@pytest.mark.parametrize("gpu", [True, False])
 def test_chunks_cover_every_position_once_and_only_the_last_leaves_a_tile_partly_empty(
     num_rows: int, width: int, gpu: bool
 ) -> None:
