@@ -71,6 +71,8 @@ ADVICE = (
     "sample.engine, or options of `evaluate`)"
 )
 """What to change if memory lacks."""
+LONGEST_REASON = 300
+"""Characters of an error of vLLM beyond which its first sentence is quoted alone."""
 LOGPROBS_MODE = "processed_logprobs"
 """Log-probs after temperature, min-p, top-k and top-p.
 
@@ -388,12 +390,14 @@ def cache_bytes(model: ModelSettings, description: Description, settings: VllmEn
     workers = settings.tensor_parallel_size
     if settings.gpu_memory_utilization is not None:
         return int(settings.gpu_memory_utilization * memory["MemTotal"]) // workers
-    text = description.config.get_text_config().to_dict()
-    heads = int(text["num_attention_heads"])
-    head_dim = text.get("head_dim") or int(text["hidden_size"]) // heads
-    kv_heads = text.get("num_key_value_heads") or heads
+    # by attribute: GPT-2 and others have names of their own for these
+    config = description.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    optional = config.to_dict()
+    head_dim = optional.get("head_dim") or int(config.hidden_size) // heads
+    kv_heads = optional.get("num_key_value_heads") or heads
     itemsize = getattr(torch, model.dtype).itemsize
-    of_token = 2 * int(text["num_hidden_layers"]) * kv_heads * head_dim * itemsize
+    of_token = 2 * int(config.num_hidden_layers) * kv_heads * head_dim * itemsize
     length = min(description.context, settings.max_model_len or description.context)
     # one block more for each sequence, which its last block leaves partly empty
     tokens = (settings.max_num_seqs + 1) * (length + CACHE_BLOCK)
@@ -468,4 +472,7 @@ def reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and "validation error" in lines[0]:  # pydantic's count, then each error
         lines = [lines[-2 if lines[-1].startswith("For further") else -1].partition(" [type=")[0]]
-    return (lines or [type(error).__name__])[0].removeprefix("Value error, ").rstrip(".")
+    line = (lines or [type(error).__name__])[0].removeprefix("Value error, ")
+    if len(line) > LONGEST_REASON:  # such as a list of everything that vLLM supports
+        line = line.partition(". ")[0]
+    return line.rstrip(".")

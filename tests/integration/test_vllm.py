@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from torch import Tensor, tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config, XGLMConfig
 
 from reasontrain import models
 from reasontrain.cli import main
@@ -399,6 +399,16 @@ def test_an_engine_that_cannot_start_says_why(settings: dict[str, float], words:
     model = ModelSettings(path="testbed:student", dtype="float32", device=DEVICE)
     with pytest.raises(UserError, match=words):
         VllmSampler(model, VllmEngine(**settings), seed=0)
+
+
+def test_an_architecture_that_vllm_does_not_know_is_refused(tmp_path: Path) -> None:
+    config = XGLMConfig(vocab_size=NUM_IDS, d_model=64, ffn_dim=64, num_layers=1, attention_heads=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    testbed.tokenizer().save_pretrained(tmp_path)
+    model = ModelSettings(path=str(tmp_path), dtype="float32", device=DEVICE)
+    words = r"vLLM could not start on 1 \w+ ?\w*\(s\): Model architectures \['XGLMForCausalLM'\] "
+    with pytest.raises(UserError, match=f"^{words}are not supported[^.]*; use the local engine$"):
+        VllmSampler(model, VllmEngine(max_num_seqs=8), seed=0)
 
 
 def test_evaluate_gives_the_local_answers_and_resumes(
