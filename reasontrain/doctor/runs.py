@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from reasontrain import models, resources, stages
 from reasontrain.doctor.finding import Finding
-from reasontrain.models import testbed
+from reasontrain.models import ModelSettings, testbed
 from reasontrain.recipe import read_recipe
 from reasontrain.run.build import run_context
 from reasontrain.types import Stats
@@ -118,7 +117,7 @@ def _folder() -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix="doctor-") as name:
             for which in ("noisy", "teacher"):
-                model = AutoModelForCausalLM.from_pretrained(testbed.MODELS / which)
+                model = models.load(ModelSettings(path=f"testbed:{which}")).model
                 model.resize_token_embeddings(VOCABULARY, mean_resizing=False)
                 testbed.write(model, Path(name) / which)
                 testbed.tokenizer().save_pretrained(Path(name) / which)

@@ -386,7 +386,7 @@ class PolicyLearner:
         values = [*peaks, *(seconds.get(part, 0.0) for part in LEARNER_PARTS)]
         sums = self.engine.all_reduce_sum(torch.tensor(values, dtype=torch.float64)).tolist()
         return {
-            "learner_memory_peak_gb": max(sums[:num_ranks]),
+            "memory_peak_gb": max(sums[:num_ranks]),
             **{
                 key(part): total / num_ranks
                 for part, total in zip(LEARNER_PARTS, sums[num_ranks:], strict=True)

@@ -105,7 +105,7 @@ _TRAINING = (
     ),
     _Curve(
         title="Memory",
-        columns={"learner_memory_peak_gb": "GB"},
+        columns={"memory_peak_gb": "GB"},
         note="Largest peak of a learner rank so far.",
         axis=Axis(floor=0.0),
     ),

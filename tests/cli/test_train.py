@@ -140,7 +140,7 @@ def timeless(records: Sequence[dict[str, object]]) -> list[dict[str, object]]:
         {
             k: v
             for k, v in record.items()
-            if not k.startswith(("time_", "mfu_", "hfu_")) and not k.endswith("_per_s")
+            if not k.startswith(("time_", "mfu_", "hfu_", "memory_")) and not k.endswith("_per_s")
         }
         for record in records
     ]

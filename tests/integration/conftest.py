@@ -118,7 +118,7 @@ def metrics(run: Path) -> Metrics:
         {
             k: v
             for k, v in r.items()
-            if not k.startswith(("time_", "mfu_", "hfu_", "tflop_", "canary_"))
+            if not k.startswith(("time_", "mfu_", "hfu_", "tflop_", "canary_", "memory_"))
             and not k.endswith("_per_s")
         }
         for r in records

@@ -169,6 +169,7 @@ def test_steps_are_those_of_one_process(ranks: Ranks, world: int, stage: int, mo
 def test_the_parts_of_a_step_are_the_mean_over_the_ranks(ranks: Ranks, stage: int) -> None:
     for first, second in zip(*ranks(2, f"parity-{stage}-untied"), strict=True):
         assert first["times"] == second["times"]
+        assert first["peak_gb"] == second["peak_gb"] > 0.1
         assert 2 * sum(first["times"].values()) < first["wall_s"] + second["wall_s"]
 
 

@@ -187,6 +187,7 @@ def step(
     )
     found["wall_s"] = time.perf_counter() - begun
     found["times"] = {part: stats.pop(key(part)) for part in LEARNER_PARTS}
+    found["peak_gb"] = stats.pop("memory_peak_gb")
     found["stats"] = stats
     setattr(owner, name, inner)
     found["weights"] = weights(used)
@@ -294,7 +295,11 @@ def updates(zero: Zero | None, world: int) -> object:
         stats = used.step(
             seen, data.is_response_BT.float(), objective, LOSS_AGGREGATIONS["token_mean"]
         )
-        stats = {name: value for name, value in stats.items() if not name.startswith("time_")}
+        stats = {
+            name: value
+            for name, value in stats.items()
+            if not name.startswith(("time_", "memory_"))
+        }
         found.append({"stats": stats, "evidence": dict(seen.evidence), "weights": weights(used)})
     return found
 

@@ -249,7 +249,7 @@ def metrics(directory: Path) -> list[dict[str, float]]:
         {
             name: value
             for name, value in json.loads(line).items()
-            if not name.startswith(("time_", "mfu_", "hfu_")) and "per_s" not in name
+            if not name.startswith(("time_", "mfu_", "hfu_", "memory_")) and "per_s" not in name
         }
         for line in lines
     ]
