@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -432,4 +433,6 @@ def test_evaluate_gives_the_local_answers_and_resumes(
     captured = capsys.readouterr()
     assert "resuming after" in captured.out
     assert logs["vllm"].read_bytes() == whole
-    assert len((captured.out + captured.err).splitlines()) < 10
+    lines = (captured.out + captured.err).splitlines()
+    # progress of a slow machine aside, which is a line every ten seconds
+    assert len([line for line in lines if not re.match(r"\d+:\d\d:\d\d ", line)]) < 8, lines
