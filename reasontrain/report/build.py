@@ -83,7 +83,7 @@ _TRAINING = (
         axis=_SHARE,
     ),
     _Curve(
-        title="Divergence",
+        title="Where the divergence is",
         columns={
             "share_of_kl_kept": "kept tokens",
             **{f"share_of_kl_Q{i}": f"Q{i}" for i in (1, 2, 3, 4)},
