@@ -61,6 +61,8 @@ OF_WORKERS = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 """Settings of worker processes alone, which a user's environment overrides as well."""
+PAUSE_MS = 2
+"""The longest that a process sleeps while its CPU workers compute, in milliseconds."""
 EXTENSION = "reasontrain.sampler.vllm_worker.WorkerExtension"
 CACHE_SHARE = 0.25
 """The share of free main memory that an engine on a CPU takes at most for its key-value cache."""
@@ -416,11 +418,19 @@ def _asleep() -> Iterator[None]:
     """Engines that start inside make this process sleep while their workers compute.
 
     Otherwise it asks for the result in a loop, which takes one of the cores that CPU workers need.
+    It looks every `PAUSE_MS`, because vLLM drops the message that would wake it if the one before
+    is still on its way.
     """
     from vllm.distributed.device_communicators import shm_broadcast
 
     condition = shm_broadcast.SpinCondition
-    shm_broadcast.SpinCondition = partial(condition, busy_loop_s=0)
+
+    class Asleep(shm_broadcast.SpinCondition):
+        def wait(self, timeout_ms: int | None = None) -> None:
+            """Sleep until there is a message, and at most `PAUSE_MS`."""
+            super().wait(PAUSE_MS if timeout_ms is None else min(timeout_ms, PAUSE_MS))
+
+    shm_broadcast.SpinCondition = partial(Asleep, busy_loop_s=0)
     try:
         yield
     finally:

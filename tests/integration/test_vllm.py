@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -364,6 +365,9 @@ def test_tensor_parallel_workers_apart(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
     queues = engine.engine.llm_engine.engine_core.engine_core.model_executor.response_mqs
     assert [queue._spin_condition.busy_loop_s for queue in queues] == [0, 0]  # no busy waiting
+    begun = time.monotonic()
+    queues[0]._spin_condition.wait()  # for a message that was dropped
+    assert time.monotonic() - begun < 1
     policy = models.load(model)
     move(policy)
     engine.load(weights(policy, 1))
