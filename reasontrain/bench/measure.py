@@ -29,11 +29,11 @@ from reasontrain.bench.case import (
     Variant,
     Work,
 )
+from reasontrain.metrics.memory import PROCESS, sizes
 from reasontrain.types import RunError
 
 logger = logging.getLogger(__name__)
 
-STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
 
@@ -259,7 +259,7 @@ def _peak_bytes(work: Work, device: torch.device) -> int | None:
     # Resets the high-water mark VmHWM to the memory in use now (proc(5)).
     CLEAR.write_text("5", encoding="ascii")
     work()
-    return max(0, _status_bytes("VmHWM") - before)
+    return max(0, sizes(PROCESS)["VmHWM"] - before)
 
 
 def _held_bytes(device: torch.device) -> int | None:
@@ -271,13 +271,7 @@ def _held_bytes(device: torch.device) -> int | None:
         return None
     # freed memory that malloc still holds would hide a part of the peak
     ctypes.CDLL(None).malloc_trim(0)
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(key: str) -> int:
-    """A value of /proc/self/status in bytes; the file gives kB."""
-    lines = STATUS.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    return sizes(PROCESS)["VmRSS"]
 
 
 @contextmanager

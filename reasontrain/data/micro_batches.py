@@ -65,7 +65,7 @@ class MicroBatch:
 
     @property
     def cu_seq_lens(self) -> tuple[int, ...] | None:
-        """Where each sequence of a single row begins, and the length of the row.
+        """The start of each sequence of a single row, and the length of the row.
 
         None for several rows, which padding separates.
         """

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from reasontrain.doctor.finding import Finding
+from reasontrain.metrics.memory import MACHINE, sizes
 
 GIB = 2**30
 LEAST_DISK = 10 * GIB
@@ -37,24 +38,22 @@ def devices(device: torch.device) -> Iterator[Finding]:
         about = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
         new = (about.major, about.minor) >= LEAST_CAPABILITY
-        taken = total - free > GIB
+        is_in_use = total - free > GIB
         yield Finding(
             name=f"GPU {index}",
-            status="ok" if new and not taken else ("slow" if new else "broken"),
+            status="ok" if new and not is_in_use else ("slow" if new else "broken"),
             detail=f"{about.name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, sm_{about.major}"
             f"{about.minor}, CUDA {torch.version.cuda}",
             mend="other processes use it (nvidia-smi)"
-            if taken
+            if is_in_use
             else ("" if new else "bfloat16 needs sm_80 or newer"),
         )
 
 
 def memory(device: torch.device) -> Iterator[Finding]:
     """Main memory, shared memory and the disk of the working directory."""
-    fields = dict(
-        line.split(":", 1) for line in Path("/proc/meminfo").read_text("utf-8").splitlines()
-    )
-    total, free = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    main = sizes(MACHINE)
+    total, free = main["MemTotal"], main["MemAvailable"]
     yield Finding(
         name="main memory", status="ok", detail=f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     )
@@ -110,7 +109,7 @@ def slurm(device: torch.device) -> Iterator[Finding]:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints; None if it fails or takes more than ten seconds."""
+    """The output of a command; None if it fails or takes more than ten seconds."""
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

@@ -15,14 +15,13 @@ import torch
 
 from reasontrain import models, resources, stages
 from reasontrain.doctor.finding import Finding
+from reasontrain.doctor.kernels import VOCABULARY
 from reasontrain.models import ModelSettings, testbed
 from reasontrain.recipe import read_recipe
 from reasontrain.run.build import run_context
 from reasontrain.types import Stats
 
 METHODS = ("tip", "d3s", "cdpo", "soft_tokens", "sstoken", "prior")
-VOCABULARY = 151_936
-"""Rows of the model's head; the tokenizer has fewer ids, as with most published models."""
 COMMON = (
     "evaluate=null",
     "learn.warmup_steps=0",
@@ -118,6 +117,7 @@ def _folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="doctor-") as name:
             for which in ("noisy", "teacher"):
                 model = models.load(ModelSettings(path=f"testbed:{which}")).model
+                # rows without ids of the tokenizer, as in most published models
                 model.resize_token_embeddings(VOCABULARY, mean_resizing=False)
                 testbed.write(model, Path(name) / which)
                 testbed.tokenizer().save_pretrained(Path(name) / which)

@@ -1,4 +1,4 @@
-"""Memory that a process took at most."""
+"""Memory of this process and of the machine, as the kernel counts it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from pathlib import Path
 
 import torch
 
-STATUS = Path("/proc/self/status")
+MACHINE = Path("/proc/meminfo")
+PROCESS = Path("/proc/self/status")
+
+
+def sizes(path: Path) -> dict[str, int]:
+    """The fields of a file of /proc that are sizes, such as MemAvailable or VmHWM, in bytes."""
+    fields = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {
+        words[0].removesuffix(":"): int(words[1]) * 1024 for words in fields if words[2:] == ["kB"]
+    }
 
 
 def peak_gb(device: torch.device) -> float:
@@ -18,9 +27,6 @@ def peak_gb(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 1e9
-    if not STATUS.exists():  # macOS, which counts in bytes
+    if not PROCESS.exists():  # macOS, which counts in bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
-    for line in STATUS.read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e9
-    raise ValueError(f"{STATUS} has no VmHWM")
+    return sizes(PROCESS)["VmHWM"] / 1e9

@@ -16,7 +16,6 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from reasontrain import resources
 from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.validation import validation_errors
@@ -33,17 +32,7 @@ _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in this file, with `key.path=value` overrides applied before validation."""
-    if not path.exists():
-        raise UserError(f"there is no file {path}{_where_else(path)}")
     return recipe_of(read_yaml(path), overrides, str(path))
-
-
-def _where_else(path: Path) -> str:
-    """What to do about a recipe that is not there but comes with the package."""
-    for recipe in resources.recipes():
-        if path.with_suffix("").as_posix() in (recipe.name, f"recipes/{recipe.name}"):
-            return f"; `reasontrain recipes copy {recipe.name}` copies that recipe here"
-    return ""
 
 
 def json_schema() -> str:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import yaml
 
+from reasontrain import resources
 from reasontrain.types import UserError
 
 if typing.TYPE_CHECKING:
@@ -107,7 +108,7 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
     try:
         content = load(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
+        raise UserError(f"there is no file {path}{resources.copy_advice(path)}") from None
     except (OSError, ValueError) as error:  # a ValueError: the name has a zero byte
         raise UserError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -69,6 +69,14 @@ def find(name: str, resources: list[Resource], what: str) -> Resource:
     return by_name[wanted]
 
 
+def copy_advice(path: Path) -> str:
+    """The command that copies a recipe, to follow a path at which it is missing; "" for others."""
+    for recipe in recipes():
+        if path.with_suffix("").as_posix() in (recipe.name, f"recipes/{recipe.name}"):
+            return f"; `reasontrain recipes copy {recipe.name}` copies that recipe here"
+    return ""
+
+
 def copy(sources: Sequence[Path], directory: Path, *, overwrite: bool = False) -> list[Path]:
     """Copy files and folders into a directory; all of them, or none.
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 from weakref import WeakSet
 
 import torch
 
+from reasontrain.metrics.memory import MACHINE, sizes
 from reasontrain.metrics.working import Work, working
 from reasontrain.models import Description, ModelSettings
 from reasontrain.recipe import VllmEngine
@@ -110,7 +110,7 @@ class Output(Protocol):
 
 @runtime_checkable
 class StepOutput(Protocol):
-    """What one pass of the model gave one response."""
+    """The tokens that one pass of the model adds to a response."""
 
     new_token_ids: Sequence[int]
     finished: bool
@@ -118,7 +118,7 @@ class StepOutput(Protocol):
 
 @runtime_checkable
 class StepOutputs(Protocol):
-    """What one pass of the model gave all responses under way."""
+    """The outputs of one pass of the model."""
 
     outputs: Sequence[StepOutput]
 
@@ -388,7 +388,7 @@ def cache_bytes(model: ModelSettings, description: Description, settings: VllmEn
     sequences of full length need, and at most `CACHE_SHARE` of what is free: vLLM fills the cache
     with zeros, so all of it is taken from the start.
     """
-    memory = _main_memory_bytes()
+    memory = sizes(MACHINE)
     workers = settings.tensor_parallel_size
     if settings.gpu_memory_utilization is not None:
         return int(settings.gpu_memory_utilization * memory["MemTotal"]) // workers
@@ -404,13 +404,6 @@ def cache_bytes(model: ModelSettings, description: Description, settings: VllmEn
     # one block more for each sequence, which its last block leaves partly empty
     tokens = (settings.max_num_seqs + 1) * (length + CACHE_BLOCK)
     return int(min(of_token * tokens, CACHE_SHARE * memory["MemAvailable"])) // workers
-
-
-def _main_memory_bytes() -> dict[str, int]:
-    """Fields of /proc/meminfo, such as MemTotal and MemAvailable, in bytes."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = (line.partition(":") for line in lines)
-    return {name: int(value.split()[0]) * 1024 for name, _, value in fields}
 
 
 @contextmanager
