@@ -34,13 +34,8 @@ CONVERSIONS = {
 }
 
 
-class WeightCasts(TorchDispatchMode):
-    """Conversions of tensors with the shape of a weight, by (shape, from, to)."""
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.shapes = {tuple(weight.shape) for weight in weights}
-        self.count: Counter[tuple[tuple[int, ...], torch.dtype, torch.dtype]] = Counter()
+class Conversions(TorchDispatchMode):
+    """Shows every conversion of a tensor to `converted`."""
 
     def __torch_dispatch__(
         self,
@@ -55,12 +50,27 @@ class WeightCasts(TorchDispatchMode):
             source = arguments[0]
             assert isinstance(source, Tensor)
             assert isinstance(result, Tensor)
-            if tuple(source.shape) in self.shapes and source.dtype != result.dtype:
-                self.count[tuple(source.shape), source.dtype, result.dtype] += 1
+            self.converted(source, result)
         return result
 
+    def converted(self, source: Tensor, result: Tensor) -> None:
+        raise NotImplementedError
 
-class Rounded(TorchDispatchMode):
+
+class WeightCasts(Conversions):
+    """Conversions of tensors with the shape of a weight, by (shape, from, to)."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.shapes = {tuple(weight.shape) for weight in weights}
+        self.count: Counter[tuple[tuple[int, ...], torch.dtype, torch.dtype]] = Counter()
+
+    def converted(self, source: Tensor, result: Tensor) -> None:
+        if tuple(source.shape) in self.shapes and source.dtype != result.dtype:
+            self.count[tuple(source.shape), source.dtype, result.dtype] += 1
+
+
+class Rounded(Conversions):
     """The number of times that any of these tensors, or a view of one, is rounded."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -68,20 +78,8 @@ class Rounded(TorchDispatchMode):
         self.addresses = {tensor.data_ptr() for tensor in tensors}
         self.num = 0
 
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., object],
-        types: Sequence[type],
-        arguments: tuple[object, ...] = (),
-        options: Mapping[str, object] | None = None,
-    ) -> object:
-        result = function(*arguments, **(options or {}))
-        if function in CONVERSIONS:
-            source = arguments[0]
-            assert isinstance(source, Tensor)
-            assert isinstance(result, Tensor)
-            self.num += source.data_ptr() in self.addresses and result.dtype == torch.bfloat16
-        return result
+    def converted(self, source: Tensor, result: Tensor) -> None:
+        self.num += source.data_ptr() in self.addresses and result.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("max_tokens", [1, 9])
