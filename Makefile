@@ -27,10 +27,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 VLLM := .venv/vllm.stamp
+DOCS := .venv/docs.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds claims bench test test-gpu integration testbed check release-check map format format-check lint types soak clean
+.PHONY: help quickstart seeds claims bench test test-gpu integration docs testbed check release-check map format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -46,7 +47,7 @@ test-gpu: $(DEV)  ## the tests that need an NVIDIA GPU, on the first one
 
 # Tests that measure time run alone, and first: the closing line of the log is that of all others. Exit code 5 is pytest's for no
 # tests, of which $(ARGS) may leave none.
-integration: $(DEV) $(VLLM)  ## the tests on a real Ray, Slurm, Chromium and vLLM on this machine (apt-get install slurm-wlm munge chromium)
+integration: $(DEV) $(VLLM) $(DOCS)  ## the tests on a real Ray, Slurm, Chromium and vLLM on this machine (apt-get install slurm-wlm munge chromium)
 	$(ON_CPU) $(BIN)/pytest -m 'integration and alone' tests/integration $(ARGS) || test $$? -eq 5
 	$(ON_CPU) $(BIN)/pytest -m 'integration and not alone' tests/integration -n 2 --dist loadgroup --durations=20 $(ARGS)
 
@@ -54,6 +55,9 @@ seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seed
 	@for rule in tip opd random sft; do for seed in 0 1 2; do \
 	  $(TINY) recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
 	@$(BIN)/reasontrain compare $(foreach rule,opd tip random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed)))
+
+docs: $(DOCS)  ## the documentation site, in site-docs/; it opens from disk, search included
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d site-docs/.doctrees docs site-docs
 
 map: $(DEV)  ## rewrite the generated tables of README, CONTRIBUTING and docs
 	$(BIN)/python -m tests.docs.generated
@@ -90,8 +94,8 @@ types: $(DEV)
 soak: $(DEV)  ## kill a learner rank, a sampler, a grader, the driver and the Ray head, 20 runs each (two hours)
 	$(BIN)/python -m tests.soak $(ARGS)
 
-clean:  ## remove the environment, builds and caches; runs in out/ stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the environment, builds, site and caches; runs in out/ stay
+	rm -rf .venv build dist site-docs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find reasontrain tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first: what is installed after it is then content with this build, whichever it is.
@@ -108,6 +112,11 @@ $(RUN): pyproject.toml constraints.txt
 $(DEV): $(RUN)
 	@echo "Installing what the tests need"
 	@$(PIP) -e '.[dev,peers]'
+	@touch $@
+
+$(DOCS): $(RUN)
+	@echo "Installing what builds the documentation"
+	@$(PIP) -e '.[docs]'
 	@touch $@
 
 # vLLM's build for CPUs exists for this system alone; elsewhere its tests are skipped, with the reason.

@@ -66,7 +66,7 @@ def unmet(requirements: Sequence[str], name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "extras"),
     [
-        ("constraints.txt", ["dev", "peers", "vision"]),
+        ("constraints.txt", ["dev", "docs", "peers", "vision"]),
         ("constraints-vllm.txt", ["dev", "vision", "vllm"]),
     ],
 )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.test_architecture import ROOMS, ROOT
@@ -73,6 +75,78 @@ def trials_table() -> str:
     return verifier_trials.table()
 
 
+def settings_tables() -> str:
+    """Every key of a recipe, with its type, default and meaning."""
+    from tests.docs import settings_reference
+
+    return settings_reference.settings_reference()
+
+
+def papers_table() -> str:
+    """The papers that are cited, each with its title and where."""
+    from tests.docs import papers
+
+    return papers.papers_table()
+
+
+def memory_table() -> str:
+    """Memory of usual models under usual settings, as `reasontrain plan` computes it."""
+    from tests.docs import memory_tables
+
+    return memory_tables.memory_table()
+
+
+def suites_table() -> str:
+    """The protocol of each suite that ships: problems, answers, sampling."""
+    import yaml
+
+    header = ["suite", "version", "problems", "file for `--data`", "answer", "sampling", "samples"]
+    rows = [f"| {' | '.join(header)} |", f"| {' | '.join('---' for _ in header)} |"]
+    for path in sorted((ROOT / "eval/suites").glob("*.yaml")):
+        suite = yaml.safe_load(path.read_text(encoding="utf-8"))
+        task, sampling = suite["task"], suite["sampling"]
+        file = f"`{suite['file']}`" if "file" in suite else ""
+        settings = ", ".join(f"{key} {value}" for key, value in sampling.items())
+        source = f"`{task['hub']}`" if "hub" in task else "generated" if not file else ""
+        cells = [
+            f"`{suite['name']}`",
+            str(suite["version"]),
+            source,
+            file,
+            suite["answer_format"],
+            settings,
+            str(suite.get("num_samples", 1)),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+METHODS = {
+    "tip": "TIP",
+    "d3s": "D3S",
+    "cdpo": "cDPO",
+    "soft_tokens": "Soft Tokens",
+    "sstoken": "ssToken",
+    "prior": "PRIOR",
+}
+"""Page in `docs/methods` -> the paper's name in the table of claims."""
+
+
+def claims_of(paper: str) -> str:
+    """The rows of the table of claims that test a paper, without its name and number."""
+    page = (ROOT / "recipes/README.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- claims: ")[2].partition("\n### ")[0]
+    rows = re.findall(rf"^(\| `[\w-]+` \| ){paper} \(arXiv [\d.]+\): (.*)$", table, re.MULTILINE)
+    assert rows, f"no claim of {paper}"
+    return "\n".join(
+        [
+            "| row | claim | difference, points [95 %] | verdict |",
+            "| --- | --- | --- | --- |",
+            *(f"{name}{rest}" for name, rest in rows),
+        ]
+    )
+
+
 PARTS: Mapping[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "map": (map_table, ("README.md", "CONTRIBUTING.md")),
     "evidence": (evidence_table, ("docs/concepts.md",)),
@@ -80,6 +154,14 @@ PARTS: Mapping[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "scorers": (scorers_table, ("docs/verifier.md",)),
     "trials": (trials_table, ("docs/verifier.md",)),
     "architectures": (architecture_table, ("docs/models.md",)),
+    "papers": (papers_table, ("docs/papers.md",)),
+    "memory": (memory_table, ("docs/scaling.md",)),
+    "suites": (suites_table, ("docs/evaluation.md",)),
+    "settings": (settings_tables, ("docs/reference/settings.md",)),
+    **{
+        f"claims-{page}": (partial(claims_of, paper), (f"docs/methods/{page}.md",))
+        for page, paper in METHODS.items()
+    },
 }
 """Name of a generated part -> the function that writes it, and the documents that hold it."""
 
@@ -130,15 +212,15 @@ def with_parts(text: str, document: str) -> str:
     return text
 
 
-def main() -> None:
-    """Rewrite every generated part, and the schema of recipes."""
+def main(only: Sequence[str] = ()) -> None:
+    """Rewrite the generated parts, of all documents or those named as arguments, and the schema."""
     from reasontrain.recipe import json_schema
 
     (ROOT / "recipes/schema.json").write_text(json_schema(), encoding="utf-8")
-    for document in sorted({name for _, documents in PARTS.values() for name in documents}):
+    for document in only or sorted({name for _, names in PARTS.values() for name in names}):
         path = ROOT / document
         path.write_text(with_parts(path.read_text(encoding="utf-8"), document), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -4,8 +4,12 @@ valid.
 
 from __future__ import annotations
 
+import inspect
+import json
+import os
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,6 +18,8 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 import yaml
 
+import reasontrain
+from reasontrain import __version__
 from reasontrain.cli.arguments import parser
 from reasontrain.evaluation.suites import suite
 from reasontrain.recipe import Recipe, Suite, read_recipe
@@ -53,34 +59,40 @@ def headings(path: Path) -> set[str]:
 # ---- links and files
 
 
-def broken_links(text: str, folder: Path) -> Iterator[str]:
-    """Relative links that lead nowhere, and anchors that no heading has."""
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+def broken_links(page: Path) -> Iterator[str]:
+    """Relative links of a page that lead nowhere, and anchors that no heading has."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" in link:
             continue
         file, _, anchor = link.partition("#")
-        target = (folder / file).resolve()
+        target = (page.parent / file).resolve() if file else page
         if not target.exists() or (anchor and anchor not in headings(target)):
             yield link
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# One `two`: three\n")
-    text = "[a](a.md) [b](b.md) [c](a.md#one-two-three) [d](a.md#four) [e](https://x.org/y)"
-    assert list(broken_links(text, tmp_path)) == ["b.md", "a.md#four"]
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Five\n[a](a.md) [b](b.md) [c](a.md#one-two-three) [d](a.md#four) [e](https://x.org/y) "
+        "[f](#five) [g](#six)"
+    )
+    assert list(broken_links(page)) == ["b.md", "a.md#four", "#six"]
 
 
 @every_document
 def test_links_resolve(path: Path) -> None:
-    assert list(broken_links(path.read_text(), path.parent)) == []
+    assert list(broken_links(path)) == []
 
 
 def missing_files(text: str) -> Iterator[str]:
     """Paths in backticks that are neither in the repository nor in the package."""
     pattern = r"`((?:[\w.-]+/)+(?:[\w.-]+\.(?:py|yaml|md|sh|sbatch|json|png))?)`"
     for name in re.findall(pattern, text):
-        if name.startswith(("out/", "checkpoints/", "tokens/", "answers/", "final/")):
-            continue  # folders of a run
+        if name.startswith(("out/", "checkpoints/", "tokens/", "answers/", "final/", "site-docs/")):
+            continue  # folders of a run, or of a build
+        if name.startswith(("verl/", "openrlhf/")):
+            continue  # files of other projects
         if not any(
             (place / name).exists() for place in (ROOT, ROOT / "reasontrain", ROOT / "recipes")
         ):
@@ -177,11 +189,29 @@ def test_a_wrong_block_is_an_error(tmp_path: Path) -> None:
 
 # ---- commands and Python
 
+LANGUAGES = {"sh", "yaml", "python", "json", "text", "{toctree}", "{api}"}
+"""Of fenced blocks: shell, recipe, Python and rows are tested below, `text` is for formulas."""
+EXAMPLE = {"tip.yaml": "recipes/tiny/tip.yaml"}
+"""Files that a page copies first -> where they come from."""
+SBATCH = {"--nodes", "--gpus-per-node", "--cpus-per-task", "--array", "--signal"}
+ELSEWHERE = {"vllm": "a server with GPUs", "python": "a file or module of its own test"}
+"""Commands that are neither ours nor checked here -> why."""
+
+
+@every_document
+def test_every_block_says_what_it_is(path: Path) -> None:
+    fences = re.findall(r"^```(.*)$", path.read_text(), re.MULTILINE)
+    opened = [fence.split(" ")[0] for fence in fences[::2]]
+    assert len(fences) % 2 == 0
+    assert set(fences[1::2]) <= {""}
+    assert set(opened) <= LANGUAGES
+
 
 def commands(text: str) -> list[str]:
-    """Lines of code blocks that begin with `reasontrain`."""
-    code = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-    return re.findall(r"^reasontrain .*$", code, re.MULTILINE)
+    """The commands of shell blocks, without prompts, comments and what continues a line."""
+    code = "\n".join(blocks(text, "sh")).replace("\\\n", " ")
+    lines = (re.split(r"\s#\s", line)[0].strip() for line in code.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 COMMANDS = [
@@ -191,16 +221,96 @@ COMMANDS = [
 ]
 
 
+def check_reasontrain(words: list[str]) -> None:
+    """The command parses, its recipe exists and takes its overrides."""
+    options = parser().parse_args(words)
+    assert callable(options.run)
+    recipe = getattr(options, "recipe", None)
+    if recipe is not None and str(recipe) != "out/tip-tiny/recipe.yaml":
+        file = ROOT / EXAMPLE.get(str(recipe), str(recipe))
+        assert isinstance(read_recipe(file, options.overrides), Recipe)
+
+
+def check_pip(words: list[str]) -> None:
+    """Files, versions and extras of an installation are those of this project."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert words[0] == "install"
+    expected = {"-c", "-r", "--no-deps", "--no-build-isolation"}
+    for word in words[1:]:
+        if "==" in word:
+            assert word in pins
+        elif word.endswith(".whl"):
+            assert word == f"reasontrain-{__version__}-py3-none-any.whl"
+        elif word.endswith(".txt"):
+            assert (ROOT / word).is_file()
+        elif extra := re.fullmatch(r"reasontrain\[(\w+)\]", word):
+            assert extra[1] in project["optional-dependencies"]
+        else:
+            assert word in expected, word
+
+
+def check_command(command: str) -> None:
+    """A command is one that exists, with files and options that exist."""
+    if command.startswith("eval "):
+        command = command.removeprefix('eval "$(').removesuffix(')"')
+    words = shlex.split(re.split(r"\s>\s", command)[0])
+    match words[0]:
+        case "reasontrain":
+            check_reasontrain(words[1:])
+        case "pip":
+            check_pip(words[1:])
+        case "make":
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert words[1] in targets
+        case "sbatch":
+            (index,) = (i for i, word in enumerate(words) if word.endswith(".sbatch"))
+            assert {word.partition("=")[0] for word in words[1:index]} <= SBATCH
+            assert (ROOT / words[index]).is_file()
+            passed_on = [word.replace("%a", "0") for word in words[index + 1 :]]
+            check_reasontrain([Path(words[index]).stem, *passed_on])
+        case "kubectl":
+            assert words[1:3] == ["create", "-f"]
+            assert yaml.safe_load((ROOT / words[3]).read_text())["kind"]
+        case script if script.startswith("launch/"):
+            assert os.access(ROOT / script, os.X_OK)
+            if script == "launch/ray.sh":
+                assert words[1] in ("head", "worker", "submit", "stop")
+            if script != "launch/ray.sh" or words[1] == "submit":
+                check_reasontrain(["train", *(w for w in words[1:] if w != "submit")])
+        case other:
+            assert other in ELSEWHERE
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_parse(command: str) -> None:
-    words = shlex.split(re.split(r"\s#|>", command)[0])[1:]
-    assert callable(parser().parse_args(words).run)
+def test_commands_are_right(command: str) -> None:
+    check_command(command)
     for path in re.findall(r"recipes/\S+\.yaml", command):
         assert (ROOT / path).exists()
 
 
-def test_there_are_commands_to_parse() -> None:
-    assert len(COMMANDS) > 15
+@pytest.mark.parametrize(
+    "command",
+    [
+        "reasontrain train recipes/tiny/tip.yaml steps=0",
+        "reasontrain trian recipes/tiny/tip.yaml",
+        "pip install torch==1.0",
+        "pip install 'reasontrain[nothing]'",
+        "make nothing",
+        "sbatch --partition=x launch/slurm/train.sbatch",
+        "sbatch launch/slurm/evaluate.sbatch out/x --suites math500",
+        "launch/nothing.sh",
+        "launch/local.sh recipes/tiny/tip.yaml step=1",
+        "rm -rf /",
+    ],
+)
+def test_a_wrong_command_is_found(command: str) -> None:
+    with pytest.raises((AssertionError, SystemExit, UserError, ValueError)):
+        check_command(command)
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 40
 
 
 @every_document
@@ -210,10 +320,83 @@ def test_named_commands_exist(path: Path) -> None:
     assert [name for name in named if name not in choices] == []
 
 
-def test_the_reward_function_of_the_docs_scores() -> None:
-    (block,) = blocks((ROOT / "docs/rewards.md").read_text(), "python")
+ROWS = [
+    pytest.param(block, id=f"{name_of(path)}-{index}")
+    for path in DOCUMENTS
+    for index, block in enumerate(blocks(path.read_text(), "json"))
+]
+
+
+@pytest.mark.parametrize("block", ROWS)
+def test_rows_are_json_with_columns_that_are_read(block: str) -> None:
+    for line in block.splitlines():
+        row = json.loads(line)
+        assert row.keys() & {"problem", "prompt", "messages"}
+
+
+@pytest.mark.parametrize("page", ["rewards", "coming_from"])
+def test_reward_functions_of_the_docs_score(page: str) -> None:
+    (block,) = blocks((ROOT / f"docs/{page}.md").read_text(), "python")
     names: dict[str, object] = {}
     exec(block, names)
     score = names["score"]
     assert callable(score)
     assert [score({"answer": "7"}, text) for text in ("It is 7.", "It is 8.")] == [1.0, 0.0]
+
+
+def test_the_python_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first block with stand-ins of the same signature for what takes minutes."""
+    first, second = blocks((ROOT / "docs/python.md").read_text(), "python")
+    done: list[str] = []
+
+    def stand_in(name: str, result: object) -> None:
+        signature = inspect.signature(getattr(reasontrain, name))
+
+        def call(*args: object, **kwargs: object) -> object:
+            signature.bind(*args, **kwargs)
+            done.append(name)
+            return result
+
+        monkeypatch.setattr(reasontrain, name, call, raising=False)
+
+    monkeypatch.chdir(ROOT)
+    stand_in("train", Path("out/my-tip"))
+    stand_in("evaluate", {"suites": [{"metrics": {"accuracy": {"value": 0.5}}}]})
+    exec(first, {})
+    exec(second, names := {})
+    assert done == ["train", "evaluate"]
+    assert names["score_BT"][0].tolist() == pytest.approx([0.7, 0.7])
+
+
+@every_document
+def test_links_elsewhere_are_well_formed(path: Path) -> None:
+    found = re.findall(r"\]\((\w+://[^)\s]*)\)", path.read_text())
+    form = re.compile(r"https://[\w.-]+\.[a-z]+(/[\w./#?=&%~+-]*)?")
+    assert [link for link in found if not form.fullmatch(link)] == []
+
+
+# ---- other trainers
+
+
+def test_settings_of_trl_exist() -> None:
+    """Names in the TRL column are in the installed TRL, or in transformers' arguments."""
+    import importlib.util
+
+    text = (ROOT / "docs/coming_from.md").read_text()
+    places = [
+        *Path(str(importlib.util.find_spec("trl").origin)).parent.glob("trainer/*.py"),  # type: ignore[union-attr]
+        Path(str(importlib.util.find_spec("transformers").origin)).parent / "training_args.py",  # type: ignore[union-attr]
+        Path(str(importlib.util.find_spec("transformers").origin)).parent / "trainer.py",  # type: ignore[union-attr]
+    ]
+    source = "\n".join(place.read_text(encoding="utf-8") for place in places)
+    column = [row.split(" | ")[1] for row in text.splitlines() if row.startswith("| `")]
+    names = [
+        re.split(r"[:( ]", name)[0] for cell in column for name in re.findall(r"`([^`]+)`", cell)
+    ]
+    assert len(names) > 40
+    columns_of_rows = {"prompt", "completion", "messages", "accelerate"}
+    assert [
+        name
+        for name in names
+        if name not in columns_of_rows and not re.search(rf"\b{name}\b", source)
+    ] == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def output(command: list[str | Path], cwd: Path, **variables: str) -> str:
         env=environment | variables,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -67,35 +69,64 @@ def test_the_wheel_of_the_sdist_is_the_wheel_of_the_checkout(built: Path, tmp_pa
     assert expected - files(wheel) == set()
 
 
-def test_an_installed_package_trains_outside_a_checkout(built: Path, tmp_path: Path) -> None:
-    (wheel,) = built.glob("*.whl")
-    environment, folder = tmp_path / "environment", tmp_path / "empty"
-    folder.mkdir()
-    output([sys.executable, "-m", "venv", "--without-pip", environment], tmp_path)
-    python = environment / "bin/python"
-    site = Path(
-        output([python, "-c", "import site; print(site.getsitepackages()[0])"], tmp_path).strip()
-    )
-    output(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel],
-        tmp_path,
-    )
-    # its dependencies are those of this environment; `.pth` files in there are not read again
-    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
-    run = [python, "-m", "reasontrain"]
-    where = output([python, "-c", "import reasontrain; print(reasontrain.__file__)"], folder)
-    assert Path(where.strip()).is_relative_to(site)
-    output([*run, "recipes", "copy", "tiny/tip"], folder)
-    quick = [
+def commands_of_the_start_page() -> list[list[str]]:
+    """The commands of docs/start.md below "Train", in the page's order, without the program."""
+    page = (ROOT / "docs/start.md").read_text(encoding="utf-8")
+    block = page.partition("\n## Train\n")[2].partition("```sh\n")[2].partition("```")[0]
+    return [shlex.split(line)[1:] for line in block.splitlines()]
+
+
+QUICK = {
+    "train": [
         *("steps=2", "learn.warmup_steps=0", "learn.rollouts_per_step=8", "sample.max_tokens=16"),
         *("evaluate.suites.0.limit=8", "task.num_problems=100"),
-    ]
-    output([*run, "train", "tip.yaml", *quick], folder, OMP_NUM_THREADS="1")
+    ],
+    "evaluate": ["--limit", "4"],
+}
+"""Command -> what makes it short."""
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """Install a wheel into an environment of its own below a folder; the environment's Python."""
+    environment = folder / "environment"
+    output([sys.executable, "-m", "venv", "--without-pip", environment], folder)
+    python = environment / "bin/python"
+    site = Path(
+        output([python, "-c", "import site; print(site.getsitepackages()[0])"], folder).strip()
+    )
+    target = ["--no-deps", "--target", site]
+    output([sys.executable, "-m", "pip", "install", "-q", *target, wheel], folder)
+    # its dependencies are those of this environment; `.pth` files in there are not read again
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    where = output([python, "-c", "import reasontrain; print(reasontrain.__file__)"], folder)
+    assert Path(where.strip()).is_relative_to(site)
+    return python
+
+
+def test_the_start_page_works_outside_a_checkout(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    python, folder = install(wheel, tmp_path), tmp_path / "empty"
+    folder.mkdir()
+    run = [python, "-m", "reasontrain"]
+    printed = {
+        words[0]: output([*run, *words, *QUICK.get(words[0], [])], folder, OMP_NUM_THREADS="1")
+        for words in commands_of_the_start_page()
+    }
+    assert list(printed) == ["recipes", "train", "evaluate", "report"]
+    assert "arithmetic" in printed["evaluate"]
     record = json.loads((folder / "out/tip-tiny/environment.json").read_text())
     assert record["commit"] is None
     assert (folder / "out/tip-tiny/report.html").is_file()
-    evaluate = ["evaluate", "out/tip-tiny/final", "--suite", "arithmetic", "--limit", "4"]
-    assert "arithmetic" in output([*run, *evaluate], folder)
     assert "fits" in output([*run, "plan", "tip.yaml"], folder).lower()
-    output([*run, "report", "out/tip-tiny"], folder)
     assert len(output([*run, "suites"], folder).splitlines()) == 9
+
+
+@pytest.mark.slow
+def test_the_start_page_takes_ten_minutes_at_most(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    python, folder = install(wheel, tmp_path), tmp_path / "empty"
+    folder.mkdir()
+    began = time.monotonic()
+    for words in commands_of_the_start_page():
+        output([python, "-m", "reasontrain", *words], folder, OMP_NUM_THREADS="1")
+    assert time.monotonic() - began < 600
