@@ -26,6 +26,7 @@ exclude_patterns = ["_*"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 highlight_language = "text"
+smartquotes = False  # they make one dash of the two before an option
 nitpicky = False  # types in signatures name classes of torch, which has no index on this disk
 
 html_theme = "furo"

@@ -86,11 +86,11 @@ def _default(value: ast.expr) -> str:
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         for keyword in value.keywords:
             if keyword.arg == "default_factory":
-                made = keyword.value
+                factory = keyword.value
                 return (
-                    ast.unparse(made.body)
-                    if isinstance(made, ast.Lambda)
-                    else f"{ast.unparse(made)}()"
+                    ast.unparse(factory.body)
+                    if isinstance(factory, ast.Lambda)
+                    else f"{ast.unparse(factory)}()"
                 )
     return ast.unparse(value)
 

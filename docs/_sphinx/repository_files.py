@@ -1,9 +1,9 @@
 """Links that leave `docs/`: pages written elsewhere in the repository, files and folders.
 
 The pages are Markdown that reads well in the repository too, so they link to files by relative
-paths. On the site, a line `<!-- include: FILE -->` becomes the text of that file; a link to an
-included file becomes one to its page, a link to a folder its text alone, and a link to any other
-file a download.
+paths. On the site, what stands between `<!-- include: FILE -->` and `<!-- end of include -->`
+becomes the text of that file; a link to an included file becomes one to its page, a link to a
+folder its text alone, and a link to any other file a download.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-INCLUDE = re.compile(r"^<!-- include: (\S+) -->.*$", re.MULTILINE)
+INCLUDE = re.compile(
+    r"^<!-- include: (\S+) -->$.*?^<!-- end of include -->$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(
     r"(?P<image>!?)(?P<text>\[[^\[\]]*\])\((?P<path>[^()\s#]+)(?P<anchor>#[^()\s]*)?\)"
 )

@@ -82,6 +82,13 @@ def settings_tables() -> str:
     return settings_reference.settings_reference()
 
 
+def command_tables() -> str:
+    """Every command with its arguments."""
+    from tests.docs import command_reference
+
+    return command_reference.command_reference()
+
+
 def papers_table() -> str:
     """The papers that are cited, each with its title and where."""
     from tests.docs import papers
@@ -157,6 +164,7 @@ PARTS: Mapping[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "papers": (papers_table, ("docs/papers.md",)),
     "memory": (memory_table, ("docs/scaling.md",)),
     "suites": (suites_table, ("docs/evaluation.md",)),
+    "commands": (command_tables, ("docs/reference/commands.md",)),
     "settings": (settings_tables, ("docs/reference/settings.md",)),
     **{
         f"claims-{page}": (partial(claims_of, paper), (f"docs/methods/{page}.md",))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -119,14 +118,3 @@ def test_the_start_page_works_outside_a_checkout(built: Path, tmp_path: Path) ->
     assert (folder / "out/tip-tiny/report.html").is_file()
     assert "fits" in output([*run, "plan", "tip.yaml"], folder).lower()
     assert len(output([*run, "suites"], folder).splitlines()) == 9
-
-
-@pytest.mark.slow
-def test_the_start_page_takes_ten_minutes_at_most(built: Path, tmp_path: Path) -> None:
-    (wheel,) = built.glob("*.whl")
-    python, folder = install(wheel, tmp_path), tmp_path / "empty"
-    folder.mkdir()
-    began = time.monotonic()
-    for words in commands_of_the_start_page():
-        output([python, "-m", "reasontrain", *words], folder, OMP_NUM_THREADS="1")
-    assert time.monotonic() - began < 600

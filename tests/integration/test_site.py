@@ -43,7 +43,7 @@ def tab() -> Iterator[Tab]:
 
 
 LOCAL = ("file:", "data:")
-"""How addresses begin that no network answers."""
+"""Beginnings of addresses that need no network."""
 
 
 def links(page: Path) -> list[str]:
