@@ -35,4 +35,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_search_summary = False  # it would fetch the pages, which browsers refuse on disk
 html_theme_options = {"navigation_with_keys": True}
