@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*build, "-d", folder / "doctrees", ROOT / "docs", folder / "html"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
     return folder / "html"
