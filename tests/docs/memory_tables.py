@@ -97,5 +97,5 @@ def memory_table() -> str:
     ]
     for model in QWEN3:
         cells = (f"{peak_gib(model, column):.0f}" for column in COLUMNS)
-        rows.append(f"| {model} | {' | '.join(cells)} |")
+        rows.append(f"| `{model}` | {' | '.join(cells)} |")
     return "\n".join(rows)
