@@ -18,7 +18,7 @@ vocabulary, S ids that student and teacher share, K positions with a loss weight
 a position), C also categories of `top_k`.
 """
 
-from reasontrain.types import SoftScoring, Vocabulary
+from reasontrain.types import SoftScoring, Tail, Vocabulary
 from reasontrain.vocab.backend import check_vocabulary
 from reasontrain.vocab.contrast import contrast
 from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
@@ -27,7 +27,7 @@ from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
 from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, FedEmbeddings, soft
 from reasontrain.vocab.statistics import measure, top_k
-from reasontrain.vocab.top_k import Tail, TopKTeacher
+from reasontrain.vocab.top_k import TopKTeacher
 
 __all__ = [
     "HEALTH",

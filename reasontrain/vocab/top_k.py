@@ -25,17 +25,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.types import UserError
+from reasontrain.types import Tail, UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR, AnalyticDistribution, BufferPool, jsd_beta
 
-Tail = Literal["bucket", "renormalise"]
-"""The treatment of all ids outside of the K."""
 NEEDS_ALL = (
     "this rule needs the teacher's probabilities of all ids, and the teacher gives those of a few; "
     "use a teacher of kind weights, or another rule"

@@ -153,7 +153,11 @@ def test_all_ids_are_the_divergence_over_the_vocabulary(tail: Tail, num_tokens: 
     teacher = Teacher(normal(7, WIDTH, seed=3), head)
     some = top_k(teacher.hidden_ND, head, WIDTH, chunk=2)
     assert some.ids_NK.shape == (7, num_tokens or WIDTH)
-    some = replace(some, logq_NK=(teacher.hidden_ND / 0.8)[:, :num_tokens].log_softmax(1).gather(1, some.ids_NK), tail=tail)
+    some = replace(
+        some,
+        logq_NK=(teacher.hidden_ND / 0.8)[:, :num_tokens].log_softmax(1).gather(1, some.ids_NK),
+        tail=tail,
+    )
     names = ("entropy", *NAMES[:3])
     full, top = (gradients(normal(7, WIDTH), head, each, names) for each in (teacher, some))
     assert_close(top, full, rtol=1e-12, atol=1e-12)
@@ -188,7 +192,9 @@ def test_an_unlikely_rest_is_not_lost_to_rounding() -> None:
     student_NV = torch.tensor([[30.0, -40.0, 0.0]])
     teacher = TopKTeacher(torch.tensor([[0]]), torch.tensor([[-0.5]]), torch.tensor([-0.9327521]))
     head = Head(torch.eye(3))
-    (value,) = measure(student_NV, head, torch.zeros(1, dtype=torch.long), ["kl_forward"], teacher=teacher).values()
+    (value,) = measure(
+        student_NV, head, torch.zeros(1, dtype=torch.long), ["kl_forward"], teacher=teacher
+    ).values()
     q = math.exp(-0.5)
     assert float(value) == pytest.approx(q * -0.5 + (1 - q) * (math.log(1 - q) + 30), rel=1e-5)
 
