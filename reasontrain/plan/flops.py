@@ -166,9 +166,8 @@ def operations_of(recipe: Recipe) -> Operations:
     Sizes come from the models' configurations; a `shape` stated for plans is ignored. Raises
     UserError for an architecture whose sizes do not determine its operations.
     """
-    teacher, reference = (
-        settings and _at_hand(settings) for settings in (recipe.teacher_model, recipe.reference)
-    )
+    teacher = recipe.teacher_model and _at_hand(recipe.teacher_model)
+    reference = recipe.reference and _at_hand(recipe.reference)
     return Operations(
         job_of(
             replace(
