@@ -29,6 +29,8 @@ NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 """Backends of the package `vocab`, which computes everything that is as wide as the vocabulary."""
+Tail = Literal["bucket", "renormalise"]
+"""The treatment of all ids outside of a teacher's K likeliest (see `vocab.top_k`)."""
 
 
 LABEL_LENGTH = 80

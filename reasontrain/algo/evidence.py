@@ -56,6 +56,8 @@ class Evidence:
         statistic: name of the statistic of the source's next-token distribution that measures it,
             as `vocab.measure` takes it; None if it is measured in another way.
         soft: True if it is also defined at soft tokens, which are embeddings.
+        needs_all_ids: True if it reads the teacher's probabilities of ids that the teacher's
+            likeliest need not contain.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Evidence:
     source: Source
     statistic: str | None = None
     soft: bool = False
+    needs_all_ids: bool = False
 
     @property
     def forward_passes(self) -> frozenset[Model]:
@@ -119,6 +122,7 @@ _ROWS = (
         bounds=_FRACTION,
         source="teacher",
         statistic="compatibility",
+        needs_all_ids=True,
     ),
     Evidence(
         name="disagreement",
@@ -130,6 +134,7 @@ _ROWS = (
         bounds=_NOT_NEGATIVE,
         source="teacher",
         statistic="disagreement",
+        needs_all_ids=True,
     ),
     Evidence(
         name="attention",

@@ -168,8 +168,8 @@ def _score(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "score",
-        "Compute the stored evidence of a recipe without training. `train` does this by itself "
-        "if it is missing.",
+        "Compute the stored evidence of a recipe without training, or the log-probs of its stored "
+        "teacher. `train` computes missing evidence by itself.",
         "reasontrain score recipes/tiny/prior.yaml",
     )
     _recipe(command)

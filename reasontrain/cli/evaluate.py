@@ -27,10 +27,10 @@ from reasontrain.cli.evaluation_backends import (
 from reasontrain.data import storage
 from reasontrain.data.files import json_object
 from reasontrain.data.prompts import PromptSettings
+from reasontrain.endpoint import Endpoint
 from reasontrain.evaluation.answer_log import AnswerLog
 from reasontrain.evaluation.answers import Answer, ProblemSample, Reply, write_answers
 from reasontrain.evaluation.candidate import candidate
-from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.run import Evaluation, summary
 from reasontrain.evaluation.run import evaluate as evaluate_suite
 from reasontrain.evaluation.suites import data_folder

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from reasontrain import models
+from reasontrain.endpoint import Endpoint
 from reasontrain.evaluation.candidate import Candidate
-from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.endpoint_generation import (
     EndpointRequests,
     TextRequests,

@@ -371,8 +371,8 @@ class TeacherWorker(Worker):
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
-        assert recipe.teacher is not None, "the recipe refuses teachers where there is none"
-        self.policy: Policy = models.load(recipe.teacher, layout=recipe.learn.layout)
+        assert recipe.teacher_model, "the recipe refuses teachers where there is none"
+        self.policy: Policy = models.load(recipe.teacher_model, layout=recipe.learn.layout)
 
     def head(self) -> Head:
         """The head on the CPU, of which learner ranks keep a copy."""

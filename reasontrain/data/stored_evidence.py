@@ -17,9 +17,13 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyarrow import Table
 
 from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.types import Rollout, RunError, UserError, listed
@@ -83,7 +87,6 @@ def write(
         RunError: a response has a wrong number of values, or one that is not finite.
     """
     import pyarrow
-    from pyarrow.parquet import write_table
 
     assert name in EVIDENCE, f"{name} is not in the evidence table"
     for rollout, numbers in zip(rollouts, values, strict=True):
@@ -99,11 +102,16 @@ def write(
             [list(numbers) for numbers in values], type=pyarrow.list_(pyarrow.float32())
         ),
     }
-    table = pyarrow.table(columns).replace_schema_metadata({MADE_BY: _text(made_by)})
+    write_table(path, pyarrow.table(columns), made_by)
+
+
+def write_table(path: Path, table: Table, made_by: MadeBy) -> None:
+    """Write a table with its `made_by` atomically: a killed run leaves a complete part or none."""
+    from pyarrow import parquet
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Renaming is atomic, so that a killed run leaves a complete part or none.
     partial = path.with_suffix(".partial")
-    write_table(table, partial)
+    parquet.write_table(table.replace_schema_metadata({MADE_BY: _text(made_by)}), partial)
     partial.replace(path)
 
 
@@ -157,9 +165,34 @@ def read(path: Path, name: str, made_by: MadeBy | None = None) -> StoredColumn:
     from `made_by`, or from the first part's if `made_by` is None.
     """
     values: dict[Key, Sequence[float | None]] = {}
+    for table in read_tables(path, name, (SAMPLE, HASH, name), made_by):
+        cells = zip(*(table[column].to_pylist() for column in (SAMPLE, HASH, name)), strict=True)
+        values |= {(sample, ids_hash): numbers or [] for sample, ids_hash, numbers in cells}
+    return StoredColumn(name, path, values)
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of a store, in order."""
+    return sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+
+
+def read_tables(
+    path: Path, name: str, columns: Sequence[str], made_by: MadeBy | None
+) -> Iterator[Table]:
+    """The tables of a store, one for each file.
+
+    Args:
+        path: a file, or a directory of parts.
+        name: what the store holds, for messages.
+        columns: the columns that each file must have.
+        made_by: what the metadata of each file must be; None: those of the first file.
+
+    Raises:
+        UserError: a file is unreadable, lacks a column, or is stale.
+    """
     expected: dict[str, object] | None = None if made_by is None else json.loads(_text(made_by))
-    for file in sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]:
-        rows, file_made_by = _rows(path, file, name)
+    for file in parts_of(path):
+        table, file_made_by = _table(path, file, name, columns)
         expected = file_made_by if expected is None else expected
         if other := sorted(
             key for key in {*expected, *file_made_by} if expected.get(key) != file_made_by.get(key)
@@ -168,14 +201,13 @@ def read(path: Path, name: str, made_by: MadeBy | None = None) -> StoredColumn:
                 f"{file} is stale: it was made with another model, other data or other settings "
                 f"than this run has (different: {', '.join(other)}); {_remedy(path)}"
             )
-        values |= rows
-    return StoredColumn(name, path, values)
+        yield table
 
 
-def _rows(
-    path: Path, file: Path, name: str
-) -> tuple[dict[Key, Sequence[float | None]], dict[str, object]]:
-    """The numbers in one file of a store by key, and its `made_by`."""
+def _table(
+    path: Path, file: Path, name: str, columns: Sequence[str]
+) -> tuple[Table, dict[str, object]]:
+    """One file of a store, and its `made_by`."""
     from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
@@ -189,14 +221,13 @@ def _rows(
         raise UserError(
             f"column {name!r}: {file} cannot be read as Parquet ({error}); {_remedy(path)}"
         ) from error
-    if missing := {SAMPLE, HASH, name, MADE_BY} - {*table.column_names, *metadata}:
+    if missing := {*columns, MADE_BY} - {*table.column_names, *metadata}:
         has = listed(table.column_names)
         raise UserError(
             f"column {name!r}: {file} has no {', '.join(sorted(missing))} (it has: {has}); "
             f"{_remedy(path)}"
         )
-    cells = zip(*(table[column].to_pylist() for column in (SAMPLE, HASH, name)), strict=True)
-    return {(sample, ids_hash): numbers or [] for sample, ids_hash, numbers in cells}, made_by
+    return table, made_by
 
 
 def _text(made_by: MadeBy) -> str:

@@ -21,15 +21,15 @@ from reasontrain import rng
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought_marks import KNOWN
-from reasontrain.evaluation.answers import ProblemSample, Reply
-from reasontrain.evaluation.endpoint_client import (
+from reasontrain.endpoint import (
     Endpoint,
     EndpointClient,
     Json,
+    as_object,
     first_choice,
     open_client,
-    text_reply,
 )
+from reasontrain.evaluation.answers import ProblemSample, Reply
 from reasontrain.evaluation.generation import reply_of
 from reasontrain.models import Description
 from reasontrain.rng import Stream
@@ -46,7 +46,7 @@ class EndpointRequests(ABC):
 
     `seed`, `temperature`, `top_p` and `max_tokens` are always sent, the others only if the suite
     sets them: `stop`, and `top_k` and `min_p`, which most servers support beyond OpenAI's own API.
-    Known servers get what replaces their own defaults (`endpoint_client.SETTINGS_OF_SERVERS`).
+    Known servers get what replaces their own defaults (`endpoint.SETTINGS_OF_SERVERS`).
     """
 
     endpoint: Endpoint
@@ -77,7 +77,7 @@ class EndpointRequests(ABC):
 
     @abstractmethod
     def reply(self, key: ProblemSample, content: Json) -> Reply:
-        """Read the reply to a request; the errors are those of `endpoint_client.text_reply`."""
+        """Read the reply to a request; the errors are those of `text_reply`."""
 
     def body(self, key: ProblemSample) -> dict[str, Json]:
         """The request for one answer."""
@@ -289,6 +289,38 @@ class TokenRequests(EndpointRequests):
             context=self.description.context,
         )
         return sequence
+
+
+def text_reply(content: Json, *, plain: bool) -> Reply:
+    """Read the text of the first choice of a completion.
+
+    A response that was cut within its thought may have no text. A thought that the server separates
+    from the text (`reasoning_content`, in newer vLLM `reasoning`) stays separate. Raises KeyError,
+    IndexError, TypeError or ValueError if the content is not a completion.
+    """
+    completion = as_object(content)
+    choice = first_choice(content)
+    message = choice if plain else as_object(choice["message"])
+    text = message["text" if plain else "content"]
+    finish_reason = choice.get("finish_reason")
+    if text is None and isinstance(finish_reason, str):
+        text = ""
+    if not isinstance(text, str):
+        raise TypeError("there is no text")
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    usage = completion.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return Reply(
+        text=_encodable(text),
+        truncated=finish_reason == "length",
+        num_tokens=tokens if isinstance(tokens, int) else None,
+        reasoning=_encodable(thought) if isinstance(thought, str) else "",
+    )
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON may contain and UTF-8 cannot encode."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _drain(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from reasontrain import models
 from reasontrain.algo.evidence import forward_passes
+from reasontrain.data.stored_top_k import TopKStore
 from reasontrain.learner.engine import PlainEngine, TrainingEngine
 from reasontrain.learner.history import (
     AdaptersOffHistory,
@@ -18,9 +20,18 @@ from reasontrain.learner.lora import adapt
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
+from reasontrain.learner.top_k_teacher import StoredTopK, TopKSource
 from reasontrain.models import DType, Importance, ModelSettings, Policy
 from reasontrain.models.attention import check
-from reasontrain.recipe import LearnSettings, MovingAverage, PastCheckpoint, Recipe
+from reasontrain.recipe import (
+    LearnSettings,
+    MovingAverage,
+    PastCheckpoint,
+    Recipe,
+    ServedTeacher,
+    StoredTeacher,
+    WeightsTeacher,
+)
 
 
 def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLearner:
@@ -34,8 +45,8 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
         policy.measure_ids_in_use(recipe.task.problems())
     if recipe.model.lora is not None:
         adapt(policy, recipe.model.lora)
-    if teacher is None and recipe.teacher is not None:
-        teacher = frozen(recipe, recipe.teacher, policy)
+    if teacher is None and recipe.teacher_model is not None:
+        teacher = frozen(recipe, recipe.teacher_model, policy)
     reference = None
     measured = forward_passes(recipe.measured_evidence)
     if "reference" in measured and (recipe.reference or not recipe.model.lora):
@@ -49,7 +60,8 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
         recipe.learn,
         steps=recipe.schedule_steps,
         temperature=recipe.temperature,
-        teacher=teacher,
+        teacher=teacher or top_k_source(recipe),
+        compared=recipe.teacher_model,
         reference=reference,
         history=history,
         importance=recipe.importance,
@@ -63,7 +75,8 @@ def compose_learner(
     *,
     steps: int,
     temperature: float = 1.0,
-    teacher: FrozenModel | None = None,
+    teacher: FrozenModel | TopKSource | None = None,
+    compared: WeightsTeacher | None = None,
     reference: FrozenModel | None = None,
     history: History | None = None,
     importance: Importance | None = None,
@@ -77,6 +90,7 @@ def compose_learner(
         steps: the steps that the learning rate's schedule spans.
         temperature: divides the logits wherever a model is scored.
         teacher: the model that divergences are measured against.
+        compared: how many ids of a teacher with weights are compared; None: all.
         reference: the model of `ref_logp`; None for the policy without its adapters.
         history: the earlier version of the policy for `history_logp`.
         importance: which attention is looked at.
@@ -94,11 +108,25 @@ def compose_learner(
         engine,
         temperature=temperature,
         teacher=teacher,
+        compared=compared,
         reference=reference,
         history=history,
         importance=importance,
     )
     return PolicyLearner(engine, observer, settings, steps=steps, export_dtype=export_dtype)
+
+
+def top_k_source(recipe: Recipe) -> TopKSource | None:
+    """The recipe's teacher without weights; `run.build` has checked that it fits the data."""
+    teacher = recipe.teacher
+    if isinstance(teacher, StoredTeacher):
+        return StoredTopK(TopKStore.read(Path(teacher.store)), teacher.tail)
+    if isinstance(teacher, ServedTeacher):
+        # Imported here: few runs talk to a server.
+        from reasontrain.learner.served_teacher import ServedTopK
+
+        return ServedTopK(teacher)
+    return None
 
 
 def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenModel:

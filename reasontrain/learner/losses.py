@@ -29,7 +29,7 @@ def token_loss(
     objective: TokenObjective,
     *,
     temperature: float,
-    teacher: vocab.Teacher | None,
+    teacher: vocab.Teacher | vocab.TopKTeacher | None,
 ) -> HeadComputation:
     """The loss of N tokens, each a function of its own distribution.
 
@@ -38,7 +38,7 @@ def token_loss(
         loss_weight_N: the factor of each loss in the step's sum.
         objective: one loss per token.
         temperature: divides the logits.
-        teacher: its hidden states at the same tokens and its head, if the objective compares.
+        teacher: the teacher at the same tokens, if the objective compares.
     """
 
     def compute(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +17,11 @@ from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation, RequestedModel
+from reasontrain.learner.top_k_teacher import TopKSource, sequence, teacher_at
 from reasontrain.metrics.working import working
 from reasontrain.models import Importance
 from reasontrain.models.attention import measure_attention
+from reasontrain.recipe import WeightsTeacher
 from reasontrain.types import Batch, TokenKind
 
 IN_FLIGHT = 2
@@ -38,7 +41,8 @@ class Observer:
         engine: TrainingEngine,
         *,
         temperature: float = 1.0,
-        teacher: FrozenModel | None = None,
+        teacher: FrozenModel | TopKSource | None = None,
+        compared: WeightsTeacher | None = None,
         reference: FrozenModel | None = None,
         history: History | None = None,
         importance: Importance | None = None,
@@ -49,6 +53,7 @@ class Observer:
             engine: runs the policy.
             temperature: divides the policy's logits, and those of models it is compared with.
             teacher: measures divergences, if evidence or objective needs them.
+            compared: how many ids of a teacher with weights are compared; None: all.
             reference: measures `ref_logp`; without it, the policy with its adapters switched off.
             history: an earlier version of the policy, for `history_logp`.
             importance: which attention is looked at.
@@ -61,17 +66,21 @@ class Observer:
         self.teacher_hidden: dict[int, Float[Tensor, "N D"]] = {}
         self._no_teacher_hidden: Float[Tensor, "0 D"] | None = None
         self._teacher = teacher
+        self._compared = compared
 
     @property
     def teacher(self) -> FrozenModel:
-        """The teacher, if something is compared with it."""
+        """The teacher with weights, if something is compared with it."""
         assert self._teacher is not None, "the recipe refuses a comparison without a teacher"
+        assert not isinstance(self._teacher, TopKSource), "it has no hidden states"
         return self._teacher
 
     def forget(self) -> None:
-        """Drop the teacher's hidden states."""
+        """Drop the teacher's hidden states, or its log-probabilities of the step."""
         self.teacher_hidden.clear()
         self._no_teacher_hidden = None
+        if isinstance(self._teacher, TopKSource):
+            self._teacher.forget()
 
     def columns(
         self,
@@ -85,6 +94,8 @@ class Observer:
         total = sum(micro.num_tokens(batch) for micro in micro_batches)
         cut = [micro.tokens(batch.is_response_BT) for micro in micro_batches]
         needs_teacher = "teacher" in evidence.forward_passes(required_evidence)
+        if needs_teacher:
+            self.fetch_teacher(batch, cut)
         with working("measuring evidence", "tokens", total) as work:
             for index, (micro, tokens) in enumerate(zip(micro_batches, cut, strict=True)):
                 if needs_teacher:
@@ -107,6 +118,33 @@ class Observer:
         if isinstance(self._teacher, RequestedModel):
             for tokens in upcoming:
                 self._teacher.request(tokens.micro_batch, tokens.logit_position_N)
+
+    def fetch_teacher(self, batch: Batch, cut: Sequence[MicroBatchTokens]) -> None:
+        """Fetch the log-probabilities of a teacher without weights for all of these at once."""
+        if isinstance(self._teacher, TopKSource):
+            rollouts = [int(i) for tokens in cut for i in tokens.rollout_N.unique()]
+            with self.engine.timer("frozen_forward"):
+                self._teacher.fetch(sequence(batch, index) for index in rollouts)
+
+    @contextmanager
+    def teacher_at(
+        self, batch: Batch, tokens: MicroBatchTokens
+    ) -> Iterator[vocab.Teacher | vocab.TopKTeacher]:
+        """The teacher at these tokens, for use within the block."""
+        if isinstance(self._teacher, TopKSource):
+            yield teacher_at(self._teacher, batch, tokens).to(self.engine.policy.device)
+            return
+        hidden_ND = self.teacher_hidden_at(batch, tokens)
+        with self.engine.timer("frozen_forward"), self.teacher.head() as head:
+            yield self._compare(hidden_ND, head)
+
+    def _compare(
+        self, hidden_ND: Float[Tensor, "N D"], head: vocab.Head
+    ) -> vocab.Teacher | vocab.TopKTeacher:
+        """The teacher with these hidden states, or its likeliest ids alone."""
+        if self._compared is None or self._compared.top_k is None:
+            return vocab.Teacher(hidden_ND, head)
+        return replace(vocab.top_k(hidden_ND, head, self._compared.top_k), tail=self._compared.tail)
 
     def teacher_hidden_at(self, batch: Batch, tokens: MicroBatchTokens) -> Float[Tensor, "N D"]:
         """The teacher's hidden states that predict these tokens, kept by `columns` or run now."""
@@ -171,6 +209,10 @@ class Observer:
     ) -> Mapping[str, Tensor]:
         """Statistics of policy and teacher together; the teacher's hidden states are kept."""
         micro = tokens.micro_batch
+        if isinstance(self._teacher, TopKSource):
+            teacher = teacher_at(self._teacher, batch, tokens).to(self.engine.policy.device)
+            compute = self._statistics(tokens.of(batch.ids_BT), names, teacher)
+            return self.forward(micro, tokens.logit_position_N, compute)
         hidden_ND = self.teacher.hidden(micro, tokens.logit_position_N)
         # The empty slice tells the width D to a micro-batch of which no rollout is kept.
         self._no_teacher_hidden = hidden_ND[:0]
@@ -178,7 +220,7 @@ class Observer:
             self.teacher_hidden[int(batch.rollout_B[index])] = hidden_ND[tokens.local_N == local]
         with self.teacher.head() as head:
             compute = self._statistics(
-                tokens.of(batch.ids_BT), names, vocab.Teacher(hidden_ND, head)
+                tokens.of(batch.ids_BT), names, self._compare(hidden_ND, head)
             )
             return self.forward(micro, tokens.logit_position_N, compute)
 
@@ -212,7 +254,10 @@ class Observer:
         )
 
     def _statistics(
-        self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None
+        self,
+        ids_N: Int[Tensor, " N"],
+        names: list[str],
+        teacher: vocab.Teacher | vocab.TopKTeacher | None,
     ) -> HeadComputation:
         """The computation that measures these statistics of a model's distribution."""
 

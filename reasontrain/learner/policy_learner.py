@@ -270,6 +270,8 @@ class PolicyLearner:
         run = [tokens for tokens in cut if len(tokens) or self.engine.runs_empty_micro_batches]
         sizes = [tokens.micro_batch.num_tokens(batch) for tokens in run]
         needs_teacher = objective.needs_teacher and not self.observer.keeps_teacher_hidden
+        if objective.needs_teacher:
+            self.observer.fetch_teacher(batch, run)
         with working("learning", "tokens", sum(sizes)) as work:
             for index, tokens in enumerate(run):
                 if needs_teacher:
@@ -322,16 +324,11 @@ class PolicyLearner:
                 tokens,
                 token_loss(fields, loss_weight_N, objective, temperature=temperature, teacher=None),
             )
-        hidden_ND = self.observer.teacher_hidden_at(batch, tokens)
-        with self.engine.timer("frozen_forward"), self.observer.teacher.head() as head:
+        with self.observer.teacher_at(batch, tokens) as teacher:
             return self._run(
                 tokens,
                 token_loss(
-                    fields,
-                    loss_weight_N,
-                    objective,
-                    temperature=temperature,
-                    teacher=vocab.Teacher(hidden_ND, head),
+                    fields, loss_weight_N, objective, temperature=temperature, teacher=teacher
                 ),
             )
 

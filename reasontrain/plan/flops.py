@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,8 @@ from reasontrain.plan.machine import Machine
 from reasontrain.plan.roles import PlannedJob, job_of
 from reasontrain.recipe import Recipe
 from reasontrain.types import Batch, Rollout, Stats, TokenKind
+
+ModelT = TypeVar("ModelT", bound=ModelSettings)
 
 TERA = 1e12
 Amount = int | float
@@ -163,18 +166,22 @@ def operations_of(recipe: Recipe) -> Operations:
     Sizes come from the models' configurations; a `shape` stated for plans is ignored. Raises
     UserError for an architecture whose sizes do not determine its operations.
     """
-    teacher, reference = (
-        settings and _at_hand(settings) for settings in (recipe.teacher, recipe.reference)
-    )
+    teacher = recipe.teacher_model and _at_hand(recipe.teacher_model)
+    reference = recipe.reference and _at_hand(recipe.reference)
     return Operations(
         job_of(
-            replace(recipe, model=_at_hand(recipe.model), teacher=teacher, reference=reference),
+            replace(
+                recipe,
+                model=_at_hand(recipe.model),
+                teacher=teacher or recipe.teacher,
+                reference=reference,
+            ),
             Machine(),
         )
     )
 
 
-def _at_hand(settings: ModelSettings) -> ModelSettings:
+def _at_hand(settings: ModelT) -> ModelT:
     return replace(settings, shape=None)
 
 

@@ -201,7 +201,7 @@ def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
         recipe,
         machine,
         shapes.shape_of(recipe.model, "model"),
-        _frozen(recipe.teacher, "teacher") if recipe.teacher else None,
+        _frozen(recipe.teacher_model, "teacher") if recipe.teacher_model else None,
         _frozen(reference, "reference" if recipe.reference else "model")
         if "reference" in measured
         else None,

@@ -43,6 +43,7 @@ from reasontrain.recipe.stages import (
     TrajectoriesStage,
     TuneStage,
 )
+from reasontrain.recipe.teachers import ServedTeacher, StoredTeacher, Teacher, WeightsTeacher
 from reasontrain.recipe.unconditional import (
     SmallReference,
     UncondBase,
@@ -78,10 +79,13 @@ __all__ = [
     "SampleStage",
     "SamplerCapabilities",
     "SamplerEngine",
+    "ServedTeacher",
     "SmallReference",
     "Stage",
     "StartWeights",
+    "StoredTeacher",
     "Suite",
+    "Teacher",
     "TrackSettings",
     "TrajectoriesStage",
     "TuneStage",
@@ -89,6 +93,7 @@ __all__ = [
     "UncondTuned",
     "Unconditional",
     "VllmEngine",
+    "WeightsTeacher",
     "YamlValue",
     "Zero",
     "apply_overrides",

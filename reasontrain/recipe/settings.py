@@ -25,6 +25,7 @@ from reasontrain.recipe.run_settings import (
 )
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.stages import Stage
+from reasontrain.recipe.teachers import StoredTeacher, Teacher, WeightsTeacher
 from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.tasks import Reward, TaskSettings
 from reasontrain.types import AtLeastOne, UserError
@@ -48,7 +49,7 @@ class Recipe:
     seed: Seed = 0
     out: str = "out"
     baseline: Name | None = None
-    teacher: ModelSettings | None = None
+    teacher: Teacher | None = None
     reference: ModelSettings | None = None
     history: Annotated[History, KIND] = field(default_factory=StartWeights)
     importance: Importance = field(default_factory=Importance)
@@ -115,10 +116,20 @@ class Recipe:
         )
 
     @property
+    def teacher_model(self) -> WeightsTeacher | None:
+        """The teacher whose weights are loaded; None if it is stored or served."""
+        return self.teacher if isinstance(self.teacher, WeightsTeacher) else None
+
+    @property
     def other_models(self) -> dict[str, ModelSettings]:
-        """The models beside the policy that the recipe names, by role."""
+        """The models beside the policy whose files the recipe names, by role."""
         past = self.earlier if isinstance(self.history, PastCheckpoint) else None
-        roles = {"teacher": self.teacher, "reference": self.reference, "history": past}
+        stored = self.teacher.model if isinstance(self.teacher, StoredTeacher) else None
+        roles = {
+            "teacher": self.teacher_model or stored,
+            "reference": self.reference,
+            "history": past,
+        }
         return {role: settings for role, settings in roles.items() if settings is not None}
 
     @property

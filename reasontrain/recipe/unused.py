@@ -15,6 +15,7 @@ from reasontrain.recipe.run_settings import TrackSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import references, split
 from reasontrain.recipe.stages import ReferenceStage, SampleStage, TuneStage
+from reasontrain.recipe.teachers import WeightsTeacher
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 
@@ -40,6 +41,12 @@ def _unused_models(recipe: Recipe) -> Iterator[str]:
         and not from_sources(required, "teacher")
     ):
         yield f"teacher: {rule} compare with no teacher"
+    elif (
+        recipe.teacher is not None
+        and recipe.teacher.top_k is None
+        and recipe.teacher.tail != (WeightsTeacher.tail)
+    ):
+        yield "teacher.tail: `top_k` is null, so no id is left out"
     if (
         recipe.reference is not None
         and not from_sources(required, "reference")

@@ -29,6 +29,7 @@ from reasontrain.recipe.learning import Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import reference_errors
+from reasontrain.recipe.teachers import StoredTeacher, WeightsTeacher
 from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
@@ -36,6 +37,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
     """All combinations of settings that cannot be used together, as `key: reason and remedy`."""
     errors = [
         *_evidence_errors(recipe),
+        *_teacher_errors(recipe),
         *_update_errors(recipe),
         *_old_logp_errors(recipe),
         *_pair_errors(recipe),
@@ -66,6 +68,11 @@ def image_errors(recipe: Recipe) -> list[str]:
         errors.append(
             "cluster.teachers: a teacher in its own process does not receive images; set it to 0, "
             "and the learner ranks hold the teacher"
+        )
+    if recipe.teacher is not None and recipe.teacher_model is None:
+        errors.append(
+            f"teacher.kind: a {recipe.teacher.kind} teacher is looked up by token ids and sees no "
+            "image; use `kind: weights`"
         )
     if "attention" in recipe.required_evidence:
         errors.append(
@@ -123,6 +130,31 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
         yield (
             "evidence: stored evidence belongs to written responses; use a task of kind pairs or "
             "rollouts, without `sample`"
+        )
+
+
+def _teacher_errors(recipe: Recipe) -> Iterator[str]:
+    """A teacher that cannot give what the recipe needs of it."""
+    teacher = recipe.teacher
+    if teacher is None:
+        return
+    limited = teacher.top_k is not None or not isinstance(teacher, WeightsTeacher)
+    of_all = [name for name in recipe.required_evidence if EVIDENCE[name].needs_all_ids]
+    if of_all and limited:
+        yield (
+            f"teacher: the evidence {_names(of_all)} needs the teacher's probabilities of all ids; "
+            f"use a teacher of kind weights with `top_k: null`, or another token_selection.mode"
+        )
+    if isinstance(teacher, StoredTeacher) and recipe.sample is not None:
+        yield (
+            "teacher.kind: stored log-probs belong to written responses, and `sample` makes new "
+            "ones; use `kind: weights` or `kind: served`, or remove `sample`"
+        )
+    if limited and recipe.temperature != 1:
+        yield (
+            f"teacher: log-probs of its likeliest ids are those at temperature 1, and "
+            f"{recipe.objective.kind} compares at {recipe.temperature:g}; set sample.temperature "
+            f"to 1, or use a teacher of kind weights with `top_k: null`"
         )
 
 
@@ -408,6 +440,8 @@ def _cluster_errors(recipe: Recipe) -> Iterator[str]:
         )
     if cluster.teachers and recipe.teacher is None:
         yield "cluster.teachers: the recipe has no `teacher`; set it to 0, or set `teacher.path`"
+    elif cluster.teachers and recipe.teacher_model is None:
+        yield "cluster.teachers: only a teacher of kind weights has processes; set it to 0"
     if cluster.gpus_per_process < 1 and (cluster.learners > 1 or recipe.engine.num_gpus > 1):
         yield (
             "cluster.gpus_per_process: learner ranks, and the GPUs of an engine, are connected by "

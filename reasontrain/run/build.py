@@ -61,6 +61,7 @@ from reasontrain.run.loop import Checkpoints, Method, Run, SamplerCheck, train
 from reasontrain.run.owner import Ownership, owned
 from reasontrain.run.progress import LINE_EVERY_S
 from reasontrain.run.schedules import check_schedules
+from reasontrain.run.teacher import check_teacher
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
@@ -440,6 +441,7 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         for suite in (recipe.evaluate.suites if recipe.evaluate else ())
     ]
     offline = answers and with_stored_evidence(recipe, described, answers)
+    check_teacher(recipe, order, offline)
     fingerprints = inputs_of(recipe, described, order, offline, suites)
     accepted = check_inputs(directory, recipe, fingerprints)
     return ResolvedInputs(

@@ -20,6 +20,7 @@ from reasontrain.models import Description
 from reasontrain.recipe import AcceptedChange, Recipe
 from reasontrain.run.datasets import EncodedSuite
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.teacher import stored_files
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import Task
 from reasontrain.types import Problem, UserError
@@ -55,7 +56,9 @@ def inputs_of(
         "data": _hashes(_data_files(recipe.task)) | {ENCODED: _encoded(order, written)},
         "reward": _hashes(_reward_files(recipe.task)),
         "evidence": _hashes(
-            file for path in recipe.evidence.values() for file in _stored_files(Path(path))
+            file
+            for path in [*map(Path, recipe.evidence.values()), *stored_files(recipe)]
+            for file in _stored_files(path)
         ),
         "tokenizer": {recipe.model.path: _tokenizer_hash(described.tokenizer)},
         "template": {recipe.model.path: _hash([str(described.tokenizer.chat_template)])},

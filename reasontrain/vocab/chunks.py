@@ -14,6 +14,7 @@ from reasontrain.vocab.analytic import AnalyticDistribution, BufferPool
 from reasontrain.vocab.backend import BlockDistribution, uses_triton
 from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, Teacher
+from reasontrain.vocab.top_k import TopKDistribution, TopKTeacher
 
 CHUNK_FLOATS_CPU = 2**24
 CHUNK_FLOATS_GPU = 2**27
@@ -94,7 +95,8 @@ class ChunkedLogits:
         head: the student's head.
         ids_N: the token at each position.
         temperature: divides the logits of both models.
-        teacher: hidden states at the same positions, and their head.
+        teacher: hidden states at the same positions, and their head; or log-probabilities of a few
+            ids there.
         chunk: positions per matrix product; None chooses by `CHUNK_FLOATS_*`.
         keep_N: hidden states outside it are replaced by zeros, so that their content cannot
             overflow.
@@ -105,7 +107,7 @@ class ChunkedLogits:
     head: Head
     ids_N: Int[Tensor, " N"]
     temperature: float
-    teacher: Teacher | None = None
+    teacher: Teacher | TopKTeacher | None = None
     chunk: int | None = None
     keep_N: Bool[Tensor, " N"] | None = None
     buffers: BufferPool = field(default_factory=BufferPool)
@@ -118,7 +120,7 @@ class ChunkedLogits:
         assert self.temperature > 0, "at temperature zero there is no distribution"
         gpu = self.hidden_ND.device.type != "cpu"
         student = Projection(self.head)
-        teacher = None if self.teacher is None else Projection(self.teacher.head)
+        teacher = Projection(self.teacher.head) if isinstance(self.teacher, Teacher) else None
         num_rows = len(self.hidden_ND)
         for rows in chunk_spans(num_rows, self.head.width, gpu=gpu, chunk=self.chunk):
             yield Chunk(self, rows, student, teacher)
@@ -169,7 +171,7 @@ class Chunk:
     def teacher_raw_CU(self) -> Float[Tensor, "C U"]:
         """The teacher's projection, computed when a divergence is first needed."""
         assert self._teacher is not None
-        assert self._logits.teacher is not None
+        assert isinstance(self._logits.teacher, Teacher)
         return self._teacher(self._logits.chunk_of(self._logits.teacher.hidden_ND, self.rows))
 
     def teacher_logits(self, block: slice) -> Float[Tensor, "N U"]:
@@ -214,11 +216,19 @@ class Block:
     def distribution(self) -> BlockDistribution:
         """The block's distribution by the backend of the head.
 
-        Heads of two vocabulary sizes and float64 always use `analytic`: the kernels compare equal
-        sizes, in float32.
+        Heads of two vocabulary sizes, float64 and a teacher of a few ids never use Triton: the
+        kernels compare equal sizes, in float32.
         """
         head = self._logits.head
         teacher = self._logits.teacher
+        if isinstance(teacher, TopKTeacher):
+            return TopKDistribution(
+                self._raw_NV,
+                self._logits.ids_N[self.rows],
+                teacher[self.rows],
+                self._logits.buffers,
+                head.num_tokens,
+            )
         one_width = teacher is None or teacher.head.width == head.width
         if (
             not one_width

@@ -15,6 +15,7 @@ from torch import Tensor
 from reasontrain.types import UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR, NO_TEACHER, canonical_name, jsd_beta
 from reasontrain.vocab.head import Head, Teacher, accumulation_dtype
+from reasontrain.vocab.top_k import NEEDS_ALL, TopKTeacher
 
 
 def logits(
@@ -57,11 +58,12 @@ class FullLogitsDistribution:
         head: Head,
         ids_N: Int[Tensor, " N"],
         temperature: float,
-        teacher: Teacher | None,
+        teacher: Teacher | TopKTeacher | None,
     ) -> None:
         self.ids_N = ids_N
         self._temperature = temperature
         self._teacher = teacher
+        self._num_tokens = head.num_tokens or head.width
         self.logits_NV = logits(hidden_ND, head, temperature)
 
     @cached_property
@@ -74,6 +76,8 @@ class FullLogitsDistribution:
         """The teacher's log-probabilities over the shared ids, without a gradient."""
         if self._teacher is None:
             raise UserError(NO_TEACHER)
+        if isinstance(self._teacher, TopKTeacher):
+            raise UserError(NEEDS_ALL)
         with torch.no_grad():
             logits_NU = logits(self._teacher.hidden_ND, self._teacher.head, self._temperature)
             return _log_softmax(logits_NU[:, : self.logits_NV.shape[1]])
@@ -95,8 +99,10 @@ class FullLogitsDistribution:
             return self.logp_NV.gather(1, self.ids_N[:, None]).squeeze(1)
         if name == "entropy":
             return _at_least_zero(-(self.logp_NV.exp() * self.logp_NV).sum(1))
-        logp_NS = self.shared_logp_NS
-        logq_NS = self.logq_NS
+        if isinstance(self._teacher, TopKTeacher):
+            logp_NS, logq_NS = self._log_categories(self._teacher)
+        else:
+            logp_NS, logq_NS = self.shared_logp_NS, self.logq_NS
         if name == "kl_reverse":
             return _at_least_zero((logp_NS.exp() * (logp_NS - logq_NS)).sum(1))
         if name == "kl_forward":
@@ -107,6 +113,28 @@ class FullLogitsDistribution:
         teacher_NS = beta * logq_NS.exp() * (logq_NS - logm_NS)
         student_NS = (1 - beta) * logp_NS.exp() * (logp_NS - logm_NS)
         return _at_least_zero((teacher_NS + student_NS).sum(1))
+
+    def _log_categories(
+        self, teacher: TopKTeacher
+    ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
+        """Log-probabilities of both models of the teacher's ids, and of the rest in a bucket."""
+        logp_NS = self.logp_NV
+        if teacher.width is not None:
+            logp_NS = _log_softmax(self.logits_NV[:, : teacher.width])
+        num_shared = min(self._num_tokens, logp_NS.shape[1])
+        logq_NC, is_whole_N = teacher.log_categories(num_shared, logp_NS.dtype)
+        valid_NK = teacher.valid_NK(num_shared)
+        # One column more takes the ids that do not count.
+        id_NK = teacher.ids_NK.where(valid_NK, logp_NS.shape[1])
+        in_top_NS = torch.zeros(len(logp_NS), logp_NS.shape[1] + 1, device=id_NK.device)
+        in_top_NS = in_top_NS.scatter(1, id_NK, 1.0)[:, :-1].bool()
+        padded_NS = torch.cat([logp_NS, torch.full_like(logp_NS[:, :1], LOGP_FLOOR)], 1)
+        logp_NK = padded_NS.gather(1, id_NK)
+        if teacher.tail == "renormalise":
+            return _log_softmax(logp_NK).masked_fill(~valid_NK, LOGP_FLOOR), logq_NC
+        rest_N = logp_NS.masked_fill(in_top_NS, LOGP_FLOOR).logsumexp(1)
+        rest_N = rest_N.masked_fill(is_whole_N, LOGP_FLOOR)
+        return torch.cat([logp_NK, rest_N[:, None]], 1), logq_NC
 
     def teacher_top_mass(self, num: int) -> Float[Tensor, " N"]:
         """The teacher's probability summed over the student's `num` likeliest ids."""

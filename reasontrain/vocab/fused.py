@@ -17,6 +17,7 @@ from reasontrain.types import Losses, TokenFields, TokenStats
 from reasontrain.vocab.chunks import Block, ChunkedLogits
 from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, HeadGradient, Teacher
+from reasontrain.vocab.top_k import TopKTeacher
 
 TokenObjective = Callable[[TokenStats, TokenFields], Losses]
 """One loss per position, from the policy's statistics and the batch's fields there."""
@@ -42,7 +43,7 @@ def fused(
     objective: TokenObjective,
     *,
     temperature: float = 1.0,
-    teacher: Teacher | None = None,
+    teacher: Teacher | TopKTeacher | None = None,
     chunk: int | None = None,
 ) -> Fused:
     """Evaluate the objective at N positions and form its gradients in the same pass.
@@ -58,7 +59,8 @@ def fused(
             the hidden state or the loss is not finite.
         objective: maps statistics and fields to one loss per position.
         temperature: divides the logits of both models.
-        teacher: the teacher's hidden states at the same positions, and its head.
+        teacher: the teacher's hidden states at the same positions, and its head; or its
+            log-probabilities of a few ids there (see `top_k`).
         chunk: positions per matrix product; None keeps a chunk at 2^24 logits on a CPU and 2^26 on
             a GPU.
 
@@ -117,13 +119,13 @@ def _full_logits_loss(
     loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     temperature: float,
-    teacher: Teacher | None,
+    teacher: Teacher | TopKTeacher | None,
 ) -> Fused:
     """The same loss by autograd, at the K positions with a loss weight."""
     keep_N = loss_weight_N != 0
     fields = fields[keep_N]
     if teacher is not None:
-        teacher = Teacher(teacher.hidden_ND[keep_N], teacher.head)
+        teacher = teacher[keep_N]
     with torch.autocast(hidden_ND.device.type, enabled=False):
         distribution = FullLogitsDistribution(
             hidden_ND[keep_N], head, fields.ids_N, temperature, teacher

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reasontrain.types import Vocabulary
@@ -194,6 +194,10 @@ class Teacher:
 
     hidden_ND: Float[Tensor, "N D"]
     head: Head
+
+    def __getitem__(self, rows: Bool[Tensor, " N"]) -> Teacher:
+        """The same at a subset of the positions."""
+        return Teacher(self.hidden_ND[rows], self.head)
 
 
 class HeadGradient:

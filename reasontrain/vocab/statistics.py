@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reasontrain.vocab.analytic import LOGP_FLOOR
 from reasontrain.vocab.chunks import ChunkedLogits
 from reasontrain.vocab.head import Head, Teacher
+from reasontrain.vocab.top_k import TopKTeacher
 
 
 @torch.no_grad()
@@ -20,7 +22,7 @@ def measure(
     names: Collection[str],
     *,
     temperature: float = 1.0,
-    teacher: Teacher | None = None,
+    teacher: Teacher | TopKTeacher | None = None,
     chunk: int | None = None,
     top: int = 16,
 ) -> dict[str, Float[Tensor, " N"]]:
@@ -37,7 +39,8 @@ def measure(
             "disagreement" (nats: KL(teacher || student) over the union of both models' likeliest
             ids, each renormalised there).
         temperature: divides the logits of both models.
-        teacher: the teacher's hidden states at the same positions, and its head.
+        teacher: the teacher's hidden states at the same positions, and its head; or its
+            log-probabilities of a few ids there (see `top_k`).
         chunk: positions per matrix product; None chooses by memory.
         top: number of likeliest ids of a model that the last two look at.
 
@@ -45,7 +48,8 @@ def measure(
         One number per position for every name.
 
     Raises:
-        UserError: a name needs a teacher, and there is none.
+        UserError: a name needs a teacher, and there is none; or the teacher's probabilities of all
+            ids, and it gives a few.
     """
     values: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.autocast(hidden_ND.device.type, enabled=False):
@@ -67,3 +71,32 @@ def measure(
 
 def _needs_student_only(name: str) -> bool:
     return name in ("logp", "entropy")
+
+
+@torch.no_grad()
+def top_k(
+    hidden_ND: Float[Tensor, "N D"], head: Head, num: int, *, chunk: int | None = None
+) -> TopKTeacher:
+    """The `num` likeliest ids at N positions with their log-probabilities, likeliest first.
+
+    Args:
+        hidden_ND: hidden states.
+        head: the model's head.
+        num: number of ids; all, if the model has fewer.
+        chunk: positions per matrix product; None chooses by memory.
+
+    Returns:
+        The ids, and the log of the mass of all others: at the floor if there are none.
+    """
+    num = min(num, head.num_tokens or head.width)
+    ids_N = torch.zeros(len(hidden_ND), dtype=torch.long, device=hidden_ND.device)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        for part in ChunkedLogits(hidden_ND, head, ids_N, 1.0, chunk=chunk).chunks():
+            for block in part.blocks():
+                logp_NV = block.analytic.logp_NV
+                logq_NK, id_NK = logp_NV.topk(num)
+                rest_N = logp_NV.scatter_(1, id_NK, -torch.inf).logsumexp(1)
+                parts.append((id_NK, logq_NK, rest_N.clamp_(min=LOGP_FLOOR)))
+    id_NK, logq_NK, rest_N = (torch.cat(column) for column in zip(*parts, strict=True))
+    return TopKTeacher(id_NK, logq_NK, rest_N, width=head.num_tokens or head.width)

@@ -14,8 +14,8 @@ import pytest
 from reasontrain import models
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
+from reasontrain.endpoint import MAX_TRIES, SETTINGS_OF_SERVERS, Endpoint
 from reasontrain.evaluation.answers import ProblemSample, Reply
-from reasontrain.evaluation.endpoint_client import MAX_TRIES, SETTINGS_OF_SERVERS, Endpoint
 from reasontrain.evaluation.endpoint_generation import TextRequests, TokenRequests
 from reasontrain.models import ModelSettings
 from reasontrain.types import Image, Problem, Prompt, RunError, UserError

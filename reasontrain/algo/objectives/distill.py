@@ -21,6 +21,9 @@ class Distill:
     distillation (TIP, arXiv 2604.14084, eq. 1); `forward_kl` is KL(q || p); `jsd` is (1 - beta)
     KL(p || m) + beta KL(q || m) with m = (1 - beta) p + beta q (GKD, arXiv 2306.13649, in TRL's
     convention: beta 0 is the forward KL and beta 1 the reverse). Only `jsd` reads `beta`.
+
+    With a teacher of `top_k` ids, p and q are the distributions over these ids and, by
+    `teacher.tail`, one bucket for all others (see `vocab.top_k` and docs/teachers.md).
     """
 
     granularity: ClassVar[Literal["token"]] = "token"

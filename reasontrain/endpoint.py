@@ -1,4 +1,4 @@
-"""Client of a server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider).
+"""Client of a server with OpenAI's API: vLLM, SGLang, llama.cpp or a provider.
 
 The key is read from OPENAI_API_KEY and is sent in a header, never written to a file, a log or a
 message. The address must not contain a key.
@@ -6,14 +6,16 @@ message. The address must not contain a key.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
+from typing import TypeVar
 
 import httpx2
 
-from reasontrain.evaluation.answers import Reply
 from reasontrain.types import RunError, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -31,6 +33,7 @@ MAX_QUOTED = 200
 """The length to which an error message shortens a server's response."""
 
 Json = object
+ReplyT = TypeVar("ReplyT")
 NEUTRAL: Mapping[str, Json] = {
     "top_k": -1,
     "min_p": 0.0,
@@ -53,18 +56,39 @@ nothing is sent to them.
 
 
 @dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Words of error messages, which name the settings of whoever uses the endpoint.
+
+    Attributes:
+        url: the setting of the address.
+        model: the setting of the model's name.
+        lost: what follows when a server is given up.
+        refused: what to change after a request is refused.
+        expected: what a response should hold.
+    """
+
+    url: str = "--endpoint"
+    model: str = "MODEL"
+    lost: str = "the answers so far are kept, and the same command resumes"
+    refused: str = "change the suite's settings (--set) or its --prompt"
+    expected: str = "a completion"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """A model, by its name on a server.
 
     `at_once` requests are in flight at a time. After a transient failure, a request is retried
     after `first_wait_s` seconds, doubled each time up to a minute, or later if the server sends
-    Retry-After.
+    Retry-After; `deadline_s` bounds a request with its retries.
     """
 
     url: str
     model: str
     at_once: int
     first_wait_s: float = FIRST_WAIT_S
+    deadline_s: float = math.inf
+    advice: Advice = Advice()
     key: str = field(default_factory=lambda: os.environ.get(KEY_VARIABLE, ""), repr=False)
 
     def __post_init__(self) -> None:
@@ -72,18 +96,18 @@ class Endpoint:
             url = httpx2.URL(self.url)
         except httpx2.InvalidURL as error:
             raise UserError(
-                f"--endpoint is not a URL ({error}); expected something like "
+                f"{self.advice.url} is not a URL ({error}); expected something like "
                 f"http://127.0.0.1:8000/v1"
             ) from None
         if url.scheme not in ("http", "https") or not url.host:
             raise UserError(
-                "--endpoint must start with http:// or https:// and a host, like "
+                f"{self.advice.url} must start with http:// or https:// and a host, like "
                 "http://127.0.0.1:8000/v1"
             )
         if url.userinfo or url.query or url.fragment:
             raise UserError(
-                f"--endpoint may contain only host and path; set a key in {KEY_VARIABLE}, from "
-                "where it is written nowhere"
+                f"{self.advice.url} may contain only host and path; set a key in {KEY_VARIABLE}, "
+                "from where it is written nowhere"
             )
         if not self.key.isascii() or self.key != self.key.strip():
             raise UserError(f"{KEY_VARIABLE} contains blanks or non-ASCII characters; set it again")
@@ -109,7 +133,9 @@ class EndpointClient:
     client: httpx2.Client
     stop: Event
 
-    def complete(self, path: str, body: Mapping[str, Json], read: Callable[[Json], Reply]) -> Reply:
+    def complete(
+        self, path: str, body: Mapping[str, Json], read: Callable[[Json], ReplyT]
+    ) -> ReplyT:
         """Send a request and read its reply.
 
         Args:
@@ -133,10 +159,11 @@ class EndpointClient:
         except UserError:  # a ValueError as well
             raise
         except (ValueError, KeyError, TypeError, IndexError) as error:
+            advice = self.endpoint.advice
             raise UserError(
-                f"{self.endpoint.host} does not return a completion ({self._quoted(response)}); "
-                "check that the server has OpenAI's API, and that --endpoint is right (it usually "
-                "ends in /v1)"
+                f"{self.endpoint.host} does not return {advice.expected} "
+                f"({self._quoted(response)}); check that the server has OpenAI's API, and that "
+                f"{advice.url} is right (it usually ends in /v1)"
             ) from error
 
     def server_settings(self) -> Mapping[str, Json]:
@@ -156,10 +183,13 @@ class EndpointClient:
         self, method: str, path: str, body: Mapping[str, Json] | None = None
     ) -> httpx2.Response:
         """Send a request until the response is final; raise RunError after the last try."""
+        deadline_s = time.monotonic() + self.endpoint.deadline_s
         for num_tries in range(1, MAX_TRIES + 1):
             wait_s = self.endpoint.first_wait_s * 2.0 ** (num_tries - 1)
+            left_s = min(READ_S, deadline_s - time.monotonic())
+            timeout = httpx2.Timeout(left_s, connect=min(CONNECT_S, left_s))
             try:
-                response = self.client.request(method, path, json=body)
+                response = self.client.request(method, path, json=body, timeout=timeout)
             except httpx2.RequestError as error:
                 trouble = (
                     f"does not answer ({type(error).__name__}: {self._without_key(str(error))})"
@@ -170,11 +200,14 @@ class EndpointClient:
                     return response
                 trouble = f"answers {code} ({self._quoted(response)})"
                 wait_s = max(wait_s, _retry_after(response))
-            if num_tries < MAX_TRIES and self.stop.wait(min(wait_s, LONGEST_WAIT_S)):
+            wait_s = min(wait_s, LONGEST_WAIT_S)
+            if time.monotonic() + wait_s >= deadline_s:
+                break
+            if num_tries < MAX_TRIES and self.stop.wait(wait_s):
                 break
         raise RunError(
-            f"{self.endpoint.host} {trouble}, after {num_tries} tries; the answers so far are "
-            "kept, and the same command resumes"
+            f"{self.endpoint.host} {trouble}, after {num_tries} "
+            f"{'try' if num_tries == 1 else 'tries'}; {self.endpoint.advice.lost}"
         )
 
     def _refusal(self, response: httpx2.Response, path: str) -> str:
@@ -194,12 +227,12 @@ class EndpointClient:
                 return (
                     f"{host} has no model {self.endpoint.model!r}, or no {path} below this "
                     f"address ({code}: {quoted}); "
-                    "--endpoint usually ends in /v1, and MODEL is a name from its /models"
+                    f"{self.endpoint.advice.url} usually ends in /v1, and "
+                    f"{self.endpoint.advice.model} is a name from its /models"
                 )
             case _:
                 return (
-                    f"{host} rejects the request ({code}: {quoted}); change the suite's "
-                    f"settings (--set) or its --prompt"
+                    f"{host} rejects the request ({code}: {quoted}); {self.endpoint.advice.refused}"
                 )
 
     def _quoted(self, response: httpx2.Response) -> str:
@@ -226,35 +259,9 @@ def open_client(endpoint: Endpoint) -> httpx2.Client:
     )
 
 
-def text_reply(content: Json, *, plain: bool) -> Reply:
-    """Read the text of the first choice of a completion.
-
-    A response that was cut within its thought may have no text. A thought that the server separates
-    from the text (`reasoning_content`, in newer vLLM `reasoning`) stays separate. Raises KeyError,
-    IndexError, TypeError or ValueError if the content is not a completion.
-    """
-    completion = as_object(content)
-    choice = first_choice(content)
-    message = choice if plain else as_object(choice["message"])
-    text = message["text" if plain else "content"]
-    finish_reason = choice.get("finish_reason")
-    if text is None and isinstance(finish_reason, str):
-        text = ""
-    if not isinstance(text, str):
-        raise TypeError("there is no text")
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    usage = completion.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return Reply(
-        text=_encodable(text),
-        truncated=finish_reason == "length",
-        num_tokens=tokens if isinstance(tokens, int) else None,
-        reasoning=_encodable(thought) if isinstance(thought, str) else "",
-    )
-
-
 def first_choice(content: Json) -> Mapping[str, Json]:
-    """The first choice of a completion; the errors are those of `text_reply`."""
+    """The first choice of a completion; raises KeyError, IndexError, TypeError or ValueError if
+    the content is not a completion."""
     choices = as_object(content)["choices"]
     if not isinstance(choices, list):
         raise TypeError("`choices` is not a list")
@@ -266,11 +273,6 @@ def as_object(value: Json) -> Mapping[str, Json]:
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which JSON may contain and UTF-8 cannot encode."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _retry_after(response: httpx2.Response) -> float:

@@ -1,0 +1,91 @@
+"""Teachers: the frozen model that distillation compares with, as weights or as log-probabilities.
+
+`top_k` limits the comparison to the teacher's likeliest ids of each position, which is all that a
+store or a server holds; `tail` then decides how all other ids count. With `bucket` they are one
+more category of both models, and the divergence is a lower bound of that over the vocabulary; with
+`renormalise` both models are renormalised over the ids, which bounds nothing. The formulas are in
+`vocab.top_k`. Evidence (`kl_reverse`, `kl_forward`) is computed from the same ids as the loss, so
+it is a lower bound too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Tag
+
+from reasontrain.models import ModelSettings
+from reasontrain.types import AtLeastOne, Positive, Tail
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsTeacher(ModelSettings):
+    """A teacher whose weights are loaded: in the learner, or in `cluster.teachers` processes.
+
+    `top_k: null` compares all ids. A number shows what a stored or served teacher would lose.
+    """
+
+    kind: Literal["weights"] = "weights"
+    top_k: AtLeastOne | None = None
+    tail: Tail = "bucket"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTeacher:
+    """A teacher whose log-probs of written responses were stored by `reasontrain score`.
+
+    Training reads them and does not load the teacher. It refuses responses that were not scored,
+    and a store of another teacher, tokenizer or `top_k`. `model` is the teacher, `store` the
+    directory; `top_k: null` stores all ids of the vocabulary.
+    """
+
+    model: ModelSettings
+    store: str
+    kind: Literal["stored"] = "stored"
+    top_k: AtLeastOne | None = 16
+    tail: Tail = "bucket"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedTeacher:
+    """A teacher behind a server with vLLM's completions route, which scores given token ids.
+
+    The server must return `prompt_logprobs`. A request is retried after a transient failure (429,
+    5xx, no answer) for `deadline_s` seconds. A key is read from OPENAI_API_KEY.
+
+    Attributes:
+        url: address of the API; it usually ends in /v1.
+        model: the teacher's name on the server.
+        top_k: likeliest ids of each position; null for all. vLLM returns at most
+            `--max-logprobs` (20 by default; -1 for all).
+        tail: see `vocab.top_k`.
+        at_once: requests in flight, of each learner rank.
+        deadline_s: limit of one request with its retries, in seconds.
+    """
+
+    url: str
+    model: str
+    kind: Literal["served"] = "served"
+    top_k: AtLeastOne | None = 16
+    tail: Tail = "bucket"
+    at_once: AtLeastOne = 16
+    deadline_s: Positive = 600.0
+
+
+def _kind(settings: object) -> str | None:
+    """The kind of a section, which is `weights` if it names none."""
+    if isinstance(settings, WeightsTeacher | StoredTeacher | ServedTeacher):
+        return settings.kind
+    kind = settings.get("kind", "weights") if isinstance(settings, Mapping) else "weights"
+    return kind if isinstance(kind, str) else None
+
+
+Teacher = Annotated[
+    Annotated[WeightsTeacher, Tag("weights")]
+    | Annotated[StoredTeacher, Tag("stored")]
+    | Annotated[ServedTeacher, Tag("served")],
+    Discriminator(_kind),
+]
+"""The settings of a recipe's `teacher`, chosen by `kind`: `weights` unless the recipe says so."""

@@ -1,0 +1,88 @@
+"""The `teacher` section: its kinds, and what each cannot be combined with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reasontrain.recipe import (
+    RecipeError,
+    ServedTeacher,
+    StoredTeacher,
+    WeightsTeacher,
+    as_yaml,
+    read_recipe,
+    unused_settings,
+)
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes/tiny"
+STORED = "teacher={kind: stored, model: {path: testbed:teacher}, store: out/scores}"
+SERVED = "teacher={kind: served, url: http://127.0.0.1:8000/v1, model: t}"
+
+
+def test_a_section_without_a_kind_has_weights(tmp_path: Path) -> None:
+    recipe = read_recipe(RECIPES / "tip.yaml")
+    assert recipe.teacher == recipe.teacher_model == WeightsTeacher(path="testbed:teacher")
+    written = tmp_path / "recipe.yaml"
+    written.write_text(as_yaml(recipe))
+    assert read_recipe(written) == recipe
+
+
+def test_kinds_without_weights_name_no_model_to_load() -> None:
+    stored = read_recipe(RECIPES / "tip.yaml", [STORED, "sample=null"])
+    served = read_recipe(RECIPES / "tip.yaml", [SERVED])
+    assert isinstance(stored.teacher, StoredTeacher)
+    assert isinstance(served.teacher, ServedTeacher)
+    assert stored.teacher_model is served.teacher_model is None
+    assert {role: model.path for role, model in stored.other_models.items()} == {
+        "teacher": "testbed:teacher"
+    }
+    assert served.other_models == {}
+
+
+REFUSED = {
+    "kind": (["teacher.kind=servd"], "teacher.kind: no such kind 'servd'; did you mean `served`?"),
+    "key": ([STORED, "teacher.stor=x"], "teacher.stor: no such setting; did you mean `store`"),
+    "no store": (["teacher={kind: stored, model: {path: x}}"], "teacher.store: is needed"),
+    "no path": (["teacher={top_k: 4}"], "teacher.path: is needed"),
+    "sampling": ([STORED], "teacher.kind: stored log-probs belong to written responses"),
+    "evidence": (
+        [SERVED, "token_selection.mode=teachability"],
+        "teacher: the evidence compatibility, disagreement needs the teacher's probabilities of "
+        "all ids",
+    ),
+    "evidence of few ids": (
+        ["teacher.top_k=16", "token_selection.mode=compatibility"],
+        "teacher: the evidence compatibility needs the teacher's probabilities of all ids",
+    ),
+    "temperature": (
+        [
+            SERVED,
+            "objective={kind: grpo}",
+            "advantage.kind=group_normalized",
+            "sample.group_size=4",
+            "sample.temperature=0.7",
+        ],
+        "log-probs of its likeliest ids are those at temperature 1, and grpo compares at 0.7",
+    ),
+    "processes": (
+        [SERVED, "cluster.teachers=1"],
+        "cluster.teachers: only a teacher of kind weights has processes; set it to 0",
+    ),
+    "tail": (["teacher.tail=rest"], "teacher.tail: Input should be 'bucket' or 'renormalise'"),
+    "no ids": (["teacher.top_k=0"], "teacher.top_k: Input should be greater than or equal to 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_teacher_that_cannot_give_what_is_needed_is_refused(case: str) -> None:
+    overrides, message = REFUSED[case]
+    with pytest.raises(RecipeError) as error:
+        read_recipe(RECIPES / "tip.yaml", overrides)
+    assert message in str(error.value)
+
+
+def test_a_tail_of_no_ids_has_no_effect() -> None:
+    recipe = read_recipe(RECIPES / "tip.yaml", ["teacher.tail=renormalise"])
+    assert unused_settings(recipe) == ["teacher.tail: `top_k` is null, so no id is left out"]
