@@ -69,7 +69,7 @@ class Partition(Placement):
                 handles.append(module.register_forward_pre_hook(gathering.gather))
                 handles.append(module.register_forward_hook(gathering.release, always_call=True))
         try:
-            with materialized([p for end in ends for p in end.parameters()]):
+            with torch.no_grad(), materialized([p for end in ends for p in end.parameters()]):
                 yield
         finally:
             for handle in handles:
