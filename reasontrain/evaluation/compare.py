@@ -252,6 +252,25 @@ def _check_settings(suite: str, one: _Verdicts, other: _Verdicts) -> None:
                 )
 
 
+def paired_accuracy(after: Path, before: Path) -> Interval | None:
+    """Mean accuracy in one file of answers minus that in another, paired by problem.
+
+    The interval covers 95 % over problems. Returns None if a file is missing or if the files hold
+    different problems.
+    """
+    if not (after.is_file() and before.is_file()):
+        return None
+    after_verdicts = every_verdict(after)
+    before_verdicts = every_verdict(before)
+    if after_verdicts.keys() != before_verdicts.keys():
+        return None
+    after_1M, before_1M = (
+        np.array([[np.mean(verdicts[problem]) for problem in after_verdicts]])
+        for verdicts in (after_verdicts, before_verdicts)
+    )
+    return paired_difference(after_1M, before_1M)
+
+
 def every_verdict(path: Path) -> dict[str, list[bool]]:
     """Read the verdicts on all answers to each problem, in the order of their samples."""
     by_problem: dict[str, list[bool]] = {}

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from reasontrain.evaluation.compare import every_verdict
-from reasontrain.metrics.accuracy import Interval, paired_difference
+from reasontrain.evaluation.compare import paired_accuracy
+from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.numbers import Number
 from reasontrain.report.run import EvaluationRecord, RunRecord, read_run
 from reasontrain.report.summary import setting_text, training_s
@@ -91,21 +89,17 @@ def _score(
     baseline_evaluation = next((e for e in _last(other) if e.setting == evaluation.setting), None)
     if baseline_evaluation is None:
         return None
-    paths = [_answers(run_dir, evaluation), _answers(other_dir, baseline_evaluation)]
-    if not all(path.is_file() for path in paths):
-        return None
-    run, baseline = map(every_verdict, paths)
-    if run.keys() != baseline.keys():
-        return None
-    run_1M, baseline_1M = (
-        np.array([[np.mean(correct[problem]) for problem in run]]) for correct in (run, baseline)
+    difference = paired_accuracy(
+        _answers(run_dir, evaluation), _answers(other_dir, baseline_evaluation)
     )
+    if difference is None:
+        return None
     return Score(
         suite=evaluation.suite,
         setting=setting_text(evaluation),
         baseline=baseline_evaluation.metrics["accuracy"],
         run=evaluation.metrics["accuracy"],
-        difference=paired_difference(run_1M, baseline_1M),
+        difference=difference,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from reasontrain.data.storage import TornLineError, json_lines
+from reasontrain.evaluation.compare import paired_accuracy
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.numbers import Json, Number, number
 from reasontrain.run.directory import RunDirectory
@@ -58,7 +59,7 @@ class RunRecord:
     """The files of a run.
 
     `steps` are in order, one per step number; `token_files` are by step; `notes` report unreadable
-    lines.
+    lines; `directory` is None for a record that was not read from one.
     """
 
     name: str
@@ -69,10 +70,23 @@ class RunRecord:
     evaluations: tuple[EvaluationRecord, ...] = ()
     token_files: Mapping[int, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    directory: Path | None = None
 
     def series(self, name: str) -> list[tuple[int, Number]]:
         """(step, value) of a metric, for the steps that recorded it."""
         return [(int(row["step"]), row[name]) for row in self.steps if name in row]
+
+    def paired_gain(self, after: EvaluationRecord, before: EvaluationRecord) -> Interval | None:
+        """Accuracy of one evaluation minus that of an earlier one, paired by problem.
+
+        None if the run does not hold the answers of both to the same problems.
+        """
+        if self.directory is None:
+            return None
+        directory = RunDirectory(self.directory)
+        return paired_accuracy(
+            directory.answers(after.suite, after.step), directory.answers(before.suite, before.step)
+        )
 
 
 def read_run(run_dir: Path) -> RunRecord:
@@ -115,6 +129,7 @@ def read_run(run_dir: Path) -> RunRecord:
         evaluations=tuple(sorted(evaluations.values(), key=lambda e: e.step)),
         token_files=token_files,
         notes=tuple(notes),
+        directory=run_dir,
     )
 
 

@@ -23,7 +23,9 @@ QUADRANTS = {
 class Headline:
     """One metric of one suite at the first and the last evaluation.
 
-    `before` and `gain` are None if there was only one evaluation.
+    `before` and `gain` are None if there was only one evaluation. `gain_paired` states that the
+    interval of the gain is paired by problem, which needs the answers of both evaluations; other
+    intervals treat the two evaluations as independent.
     """
 
     suite: str
@@ -34,6 +36,7 @@ class Headline:
     before: Interval | None = None
     before_step: int | None = None
     gain: Interval | None = None
+    gain_paired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +60,17 @@ def headlines(run: RunRecord) -> list[Headline]:
     for evaluation in run.evaluations:
         settings.setdefault(evaluation.setting, []).append(evaluation)
     return [
-        _headline(scored, metric)
+        _headline(run, scored, metric)
         for scored in settings.values()
         for metric in sorted(scored[-1].metrics, key=metric_order)
     ]
 
 
-def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
+def _headline(run: RunRecord, scored: list[EvaluationRecord], metric: str) -> Headline:
     first = scored[0]
     last = scored[-1]
     before = first.metrics.get(metric) if first is not last else None
+    paired = run.paired_gain(last, first) if before and metric == "accuracy" else None
     return Headline(
         suite=last.suite,
         setting=setting_text(last),
@@ -75,7 +79,8 @@ def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
         after_step=last.step,
         before=before,
         before_step=first.step if before else None,
-        gain=difference(last.metrics[metric], before) if before else None,
+        gain=paired or (difference(last.metrics[metric], before) if before else None),
+        gain_paired=paired is not None,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -27,7 +28,8 @@ from reasontrain.vocab.analytic import (
 
 TILE = 2048
 """Ids per tile. It sets the order of summation, so sums depend on it in their last digits."""
-_WARPS = 8
+OPTIONS: Mapping[str, int | bool] = MappingProxyType({"num_warps": 8, "enable_fp_fusion": True})
+"""Options of compilation. Fused multiply-add is named because Triton 3.10 changes its default."""
 _STAT_INDEX = {"logp": 2, "entropy": 3, "kl_reverse": 6, "kl_forward": 7}
 """Rows of the output of `triton_kernels.statistics`.
 
@@ -122,7 +124,7 @@ class TritonDistribution:
         # Triton launches on the current device, which need not be that of the tensors.
         with torch.cuda.device_of(self.logits_NV):
             kernel[(num_rows, num_tiles)](
-                *tensors, *strides, width, num_rows, *numbers, TILE=TILE, num_warps=_WARPS, **flags
+                *tensors, *strides, width, num_rows, *numbers, TILE=TILE, **OPTIONS, **flags
             )
 
     def value(self, name: str) -> Float[Tensor, " N"]:

@@ -85,6 +85,28 @@ def test_a_whole_run(run_dir):
     ]
 
 
+@pytest.mark.parametrize(("problems_before", "paired"), [(100, True), (99, False)])
+def test_the_gain_is_paired_where_both_evaluations_have_answers(run_dir, problems_before, paired):
+    """26 of 100 right before, the same and 18 more after: no problem was lost, so that the paired
+    half-width is 1.96 sqrt(.185 x .815 / 100) = 0.075 at most; that of two independent evaluations
+    with the half-widths of 0.03 that the records state is 0.042. With another set of problems in
+    one file, the records' intervals count.
+    """
+    for step, right, total in ((0, 26, problems_before), (60, 44, 100)):
+        rows = [{"problem": f"p{i}", "correct": i < right} for i in range(total)]
+        write_lines(run_dir / f"answers/arithmetic-test-step-{step}.jsonl", rows)
+    _, text, report = read(run_dir)
+    head = next(h for h in report["headlines"] if h["metric"] == "accuracy")
+    half_width = (head["gain"]["high"] - head["gain"]["low"]) / 2
+    assert head["gain_paired"] is paired
+    assert head["gain"]["value"] == pytest.approx(0.18 if paired else 0.185)
+    assert half_width == pytest.approx(0.075 if paired else 0.0424, abs=0.003)
+    assert ("paired by problem" in text) is paired
+    assert ("treats the two evaluations as independent" in text) is not paired
+    passes = next(h for h in report["headlines"] if h["metric"] == "pass@4")
+    assert not passes["gain_paired"]
+
+
 def test_a_run_that_drops_rollouts_shows_what_it_saved(run_dir):
     """Two steps of 1,000 sampled tokens, of which 100 and 300 were trained on: 400 of 2,000."""
     thinned = [
