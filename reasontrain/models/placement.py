@@ -98,7 +98,8 @@ def placing(placement: Placement) -> Iterator[Placed]:
         placed.add(result, is_finite=is_right)
         return result
 
-    handle = register_module_parameter_registration_hook(place)
+    # torch's annotation leaves out that a hook may return another parameter.
+    handle = register_module_parameter_registration_hook(place)  # type: ignore[arg-type]
     before = os.environ.get(SEQUENTIAL)
     os.environ[SEQUENTIAL] = "1"
     try:
