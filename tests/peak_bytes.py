@@ -1,7 +1,11 @@
-"""Bytes of tensors that are alive at once: a count that no machine's load can change."""
+"""Bytes of tensors that are alive at once, a count that no machine's load can change; and the
+growth of a process as the kernel sees it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from reasontrain.metrics.memory import PROCESS, sizes
 
 
 class PeakBytes(TorchDispatchMode):
@@ -61,3 +67,39 @@ class PeakBytes(TorchDispatchMode):
             self.alive -= num_bytes
 
         weakref.finalize(storage, freed)
+
+
+class GrowthOfMemory:
+    """By how many bytes the private memory of this process grew inside the block, at most.
+
+    Pages of files that it maps are not private: processes share them.
+
+    Attributes:
+        peak: the growth, after the block.
+    """
+
+    INTERVAL_S = 0.002
+    MMAP_THRESHOLD = (-3, 65536)
+    """glibc's option, which it changes by itself unless it is set: larger blocks are given back."""
+
+    def __enter__(self) -> GrowthOfMemory:
+        ctypes.CDLL(None).mallopt(*self.MMAP_THRESHOLD)
+        self._start = self._now()
+        self._most = self._start
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.peak = max(self._most, self._now()) - self._start
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self.INTERVAL_S):
+            self._most = max(self._most, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        return sizes(PROCESS)["RssAnon"]

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from reasontrain import models
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.data.stored_top_k import TopKStore
@@ -21,7 +23,7 @@ from reasontrain.learner.observer import Observer
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
 from reasontrain.learner.top_k_teacher import StoredTopK, TopKSource
-from reasontrain.models import DType, Importance, ModelSettings, Policy
+from reasontrain.models import DType, Importance, ModelSettings, Placement, Policy
 from reasontrain.models.attention import check
 from reasontrain.recipe import (
     LearnSettings,
@@ -31,6 +33,7 @@ from reasontrain.recipe import (
     ServedTeacher,
     StoredTeacher,
     WeightsTeacher,
+    Zero,
 )
 
 
@@ -40,21 +43,28 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     `teacher` replaces the recipe's, if it runs in another process.
     Ranks join their process group before (see `distributed`).
     """
-    policy = models.load(recipe.model, trainable=True, layout=recipe.learn.layout)
-    if recipe.sample is not None and recipe.sample.thought is not None:
-        policy.measure_ids_in_use(recipe.task.problems())
-    if recipe.model.lora is not None:
-        adapt(policy, recipe.model.lora)
+    # Frozen models come first: divided among ranks they leave room for the policy, whose own files
+    # are then read.
     if teacher is None and recipe.teacher_model is not None:
-        teacher = frozen(recipe, recipe.teacher_model, policy)
+        teacher = frozen(recipe, recipe.teacher_model)
     reference = None
     measured = forward_passes(recipe.measured_evidence)
     if "reference" in measured and (recipe.reference or not recipe.model.lora):
         # Otherwise the reference is the policy with its adapters switched off.
-        reference = frozen(recipe, recipe.reference or recipe.model, policy)
-    if "attention" in recipe.required_evidence:
-        check(policy, recipe.importance)
-    history = earlier(recipe, policy) if "history" in measured else History()
+        reference = frozen(recipe, recipe.reference or recipe.model)
+    copied = frozen_history(recipe) if "history" in measured else None
+    placement = placement_of(recipe)
+    policy = models.load(
+        recipe.model, trainable=True, layout=recipe.learn.layout, placement=placement
+    )
+    with placement.whole_in_forward(policy.model):
+        if recipe.sample is not None and recipe.sample.thought is not None:
+            policy.measure_ids_in_use(recipe.task.problems())
+        if "attention" in recipe.required_evidence:
+            check(policy, recipe.importance)
+    if recipe.model.lora is not None:
+        adapt(policy, recipe.model.lora)
+    history = copied or (AdaptersOffHistory(policy.model) if "history" in measured else History())
     return compose_learner(
         policy,
         recipe.learn,
@@ -129,57 +139,93 @@ def top_k_source(recipe: Recipe) -> TopKSource | None:
     return None
 
 
-def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenModel:
-    """A model that is only compared with; `run.build` has checked that token ids agree."""
-    device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
-    loaded = models.load(
-        replace(settings, export=None, lora=None, device=device), layout=recipe.learn.layout
-    )
+def placement_of(recipe: Recipe) -> Placement:
+    """The place of the policy's weights while they are read.
+
+    The weights that an optimiser moves are float32: these, or copies that DeepSpeed makes of its
+    part from stage 1 on.
+    """
+    device = models.device_of(recipe.model.device)
     zero = recipe.learn.zero
-    if zero is not None and zero.frozen == "sharded":
-        from reasontrain.learner.zero import ShardedModel
+    copies = zero is not None and zero.stage > 0
+    dtype = getattr(torch, recipe.model.dtype)
+    if zero is not None and zero.stage == 3:
+        return _partition(recipe, zero, device, dtype)
+    if not copies:
+        dtype = models.dtype_of_weights(recipe.model, trainable=True)
+    return Placement(device, dtype)
 
-        return ShardedModel(loaded, zero, recipe.learn)
-    return UnshardedModel(loaded)
+
+def frozen(recipe: Recipe, settings: ModelSettings) -> FrozenModel:
+    """A model that is only compared with; `run.build` has checked that token ids agree."""
+    zero = recipe.learn.zero
+    device = models.device_of(recipe.model.device)
+    settings = _frozen_settings(settings, device)
+    if zero is None or zero.frozen != "sharded":
+        return UnshardedModel(models.load(settings, layout=recipe.learn.layout))
+    from reasontrain.learner.zero import ShardedModel, sharded_settings
+
+    zero = sharded_settings(zero)
+    dtype = getattr(torch, settings.dtype)
+    loaded = models.load(
+        settings,
+        layout=recipe.learn.layout,
+        placement=_partition(recipe, zero, device, dtype),
+    )
+    return ShardedModel(loaded, zero, recipe.learn)
 
 
-def earlier(recipe: Recipe, policy: Policy) -> History:
-    """The history model that the recipe asks for.
+def frozen_history(recipe: Recipe) -> History | None:
+    """The history model that the recipe asks for; None for the policy with its adapters off.
 
-    A copy computes exactly as the policy does (float32 weights under autocast, if the policy has
-    those); otherwise rounding to bfloat16 would separate the two before the first step.
+    A copy computes as the policy does (float32 weights under autocast, if the policy has those);
+    otherwise rounding to bfloat16 would separate the two before the first step.
     """
     match recipe.history:
         case PastCheckpoint():
-            return FrozenHistory(_copy(recipe, policy))
+            return FrozenHistory(_copy(recipe))
         case MovingAverage(decay=decay):
-            return MovingAverageHistory(_wide(recipe, policy), decay)
+            return MovingAverageHistory(_wide(recipe), decay)
         case _ if recipe.model.lora is not None:
-            return AdaptersOffHistory(policy.model)
+            return None
         case _:
-            return FrozenHistory(_copy(recipe, policy))
+            return FrozenHistory(_copy(recipe))
 
 
-def _copy(recipe: Recipe, policy: Policy) -> FrozenModel:
+def _copy(recipe: Recipe) -> FrozenModel:
     """The history model, frozen.
 
-    ZeRO keeps bfloat16 weights from stage 1 on, and may shard frozen ones.
+    ZeRO keeps bfloat16 weights from stage 1 on, and may shard frozen ones; adapters have a base of
+    bfloat16 weights.
     """
     zero = recipe.learn.zero
-    if zero is not None and (zero.stage > 0 or zero.frozen == "sharded"):
-        return frozen(recipe, recipe.earlier, policy)
-    return UnshardedModel(_wide(recipe, policy))
+    divided = zero is not None and (zero.stage > 0 or zero.frozen == "sharded")
+    if divided or recipe.model.lora is not None:
+        return frozen(recipe, recipe.earlier)
+    return UnshardedModel(_wide(recipe))
 
 
-def _wide(recipe: Recipe, policy: Policy) -> Policy:
+def _wide(recipe: Recipe) -> Policy:
     """The history model with float32 weights, computing in the dtype of the policy."""
-    device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
+    device = models.device_of(recipe.model.device)
     loaded = models.load(
-        replace(
-            recipe.earlier, export=None, lora=None, gradient_checkpointing=False, device=device
-        ),
+        replace(_frozen_settings(recipe.earlier, device), gradient_checkpointing=False),
         trainable=True,
         layout=recipe.learn.layout,
     )
     loaded.model.requires_grad_(False).eval()
     return loaded
+
+
+def _frozen_settings(settings: ModelSettings, device: torch.device) -> ModelSettings:
+    """The settings of a model that is not trained, on the device of the policy."""
+    name: Literal["cuda", "cpu"] = "cuda" if device.type == "cuda" else "cpu"
+    return replace(settings, export=None, lora=None, device=name)
+
+
+def _partition(recipe: Recipe, zero: Zero, device: torch.device, dtype: torch.dtype) -> Placement:
+    """A place that ranks divide among them."""
+    # Imported here because DeepSpeed takes seconds, and most runs do without it.
+    from reasontrain.learner.partition import Partition
+
+    return Partition(device, dtype, zero, recipe.learn)

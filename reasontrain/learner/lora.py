@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -67,7 +69,7 @@ def adapt(policy: Policy, lora: Lora) -> None:
             f"has {', '.join(sorted(names - {'lm_head'}))}"
         )
     policy.model.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _float32_stand_ins(policy.model):
         torch.manual_seed(0)  # the start of A is the same on every rank and in every run
         with messages_of_libraries() as messages, readable(policy.model.name_or_path):
             inject_adapter_in_model(
@@ -79,8 +81,28 @@ def adapt(policy: Policy, lora: Lora) -> None:
     for name, parameter in policy.model.named_parameters():
         if parameter.requires_grad:
             assert "lora_" in name, f"{name} is no adapter"
-            parameter.data = parameter.data.float()
+            assert parameter.dtype == torch.float32, f"{name} is {parameter.dtype}"
     policy.model.train(policy.model.training)
+
+
+@contextmanager
+def _float32_stand_ins(model: PreTrainedModel) -> Iterator[None]:
+    """A block in which empty float32 tensors stand in for the matrices of the model.
+
+    peft rounds a new adapter to the dtype of the weight beside it. That of a frozen base is the
+    dtype of its products, and the start of A would then depend on it.
+    """
+    matrices = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    weights = [matrix.weight for matrix in matrices]
+    try:
+        for matrix, weight in zip(matrices, weights, strict=True):
+            matrix.weight = nn.Parameter(
+                torch.empty(0, dtype=torch.float32, device=weight.device), requires_grad=False
+            )
+        yield
+    finally:
+        for matrix, weight in zip(matrices, weights, strict=True):
+            matrix.weight = weight
 
 
 def _check_matrices(model: PreTrainedModel, lora: Lora) -> None:
@@ -138,6 +160,6 @@ def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: 
 
 
 def merged_weight(layer: LoraLayer) -> Tensor:
-    """W + alpha / rank * B A, in the dtype of W."""
-    base = layer.get_base_layer().weight
-    return base + layer.get_delta_weight(ADAPTER).to(base.dtype)
+    """W + alpha / rank * B A in float32, whatever W is stored in."""
+    base: Tensor = layer.get_base_layer().weight
+    return base.float() + layer.get_delta_weight(ADAPTER).float()

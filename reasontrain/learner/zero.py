@@ -62,11 +62,16 @@ class ZeroEngine:
         self.rank = dist.get_rank()
         self.num_ranks = dist.get_world_size()
         self.max_grad_norm = settings.max_grad_norm
+        bf16 = policy.dtype == torch.bfloat16 and self.zero.stage > 0
+        if bf16:
+            # DeepSpeed casts all weights, but not beside ones that were divided while they were
+            # read: then adapters would stay in float32, and a stage 3 has one dtype.
+            for parameter in policy.model.parameters():
+                parameter.data = parameter.data.to(policy.dtype)
         self.optimizer = adamw(policy.model, settings)
         self.peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
         # At stage 0 every rank has float32 weights and autocast, as the plain engine has; from
         # stage 1 on it has bfloat16 weights, and its part of the float32 masters.
-        bf16 = policy.dtype == torch.bfloat16 and self.zero.stage > 0
         config = configuration(self.zero, settings, bf16=bf16, device=policy.device)
         with redirect_stdout(io.StringIO()):  # its bfloat16 optimiser prints the free memory
             self.deepspeed, *_ = deepspeed.initialize(
@@ -276,6 +281,15 @@ def _size(parameter: nn.Parameter) -> int:
     return size
 
 
+def sharded_settings(zero: Zero) -> Zero:
+    """ZeRO's settings for a frozen model beside a policy with these."""
+    return Zero(
+        offload_parameters=zero.offload_parameters,
+        nvme_path=zero.nvme_path,
+        persist_below=zero.persist_below,
+    )
+
+
 class ShardedModel:
     """A frozen model whose weights the ranks share, gathered layer by layer.
 
@@ -285,13 +299,8 @@ class ShardedModel:
     def __init__(self, policy: Policy, zero: Zero, settings: LearnSettings) -> None:
         self.policy = policy
         self.policy_module = PolicyModule(policy)
-        sharded = Zero(
-            offload_parameters=zero.offload_parameters,
-            nvme_path=zero.nvme_path,
-            persist_below=zero.persist_below,
-        )
         bf16 = policy.dtype == torch.bfloat16
-        config = configuration(sharded, settings, bf16=bf16, device=policy.device)
+        config = configuration(sharded_settings(zero), settings, bf16=bf16, device=policy.device)
         self.deepspeed, *_ = deepspeed.initialize(model=self.policy_module, config=config)
 
     @torch.no_grad()

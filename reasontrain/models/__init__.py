@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from reasontrain.models.description import (
         Description,
+        cache_numbers,
         class_of,
         context_of,
         describe,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         check_head,
         check_same_ids,
         device_of,
+        dtype_of_weights,
         load,
         recompute_activations,
     )
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         sentence,
         sources,
     )
+    from reasontrain.models.placement import Placement
     from reasontrain.models.policy import Policy
     from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
     from reasontrain.models.tokenizers import facts_about
@@ -64,6 +67,7 @@ __all__ = [
     "InputSpace",
     "Lora",
     "ModelSettings",
+    "Placement",
     "Policy",
     "Shape",
     "Vision",
@@ -71,6 +75,7 @@ __all__ = [
     "adapter_fingerprint",
     "base_of",
     "base_settings",
+    "cache_numbers",
     "check_finite",
     "check_head",
     "check_path",
@@ -83,6 +88,7 @@ __all__ = [
     "conversions_in",
     "describe",
     "device_of",
+    "dtype_of_weights",
     "facts_about",
     "fingerprint",
     "gguf_file",
@@ -109,6 +115,7 @@ _MODULES = {
     "base_settings": "adapter_files",
     "own_tokenizer": "adapter_files",
     "Description": "description",
+    "cache_numbers": "description",
     "class_of": "description",
     "context_of": "description",
     "describe": "description",
@@ -128,8 +135,10 @@ _MODULES = {
     "check_head": "loading",
     "check_same_ids": "loading",
     "device_of": "loading",
+    "dtype_of_weights": "loading",
     "load": "loading",
     "recompute_activations": "loading",
+    "Placement": "placement",
     "Policy": "policy",
     "log_once": "quiet",
     "messages_of_libraries": "quiet",

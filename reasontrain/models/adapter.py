@@ -11,9 +11,10 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper, load_peft_weights
 
 from reasontrain.models.adapter_files import own_tokenizer
-from reasontrain.models.loading import check_head
+from reasontrain.models.loading import check_head, dtype_of_weights
 from reasontrain.models.loading import load as load_model
 from reasontrain.models.paths import readable
+from reasontrain.models.placement import Placement
 from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
@@ -24,13 +25,20 @@ NAME = "default"
 """The adapter's name inside of peft."""
 
 
-def load(base: ModelSettings, adapter: Path, *, trainable: bool = False) -> Policy:
+def load(
+    base: ModelSettings,
+    adapter: Path,
+    *,
+    trainable: bool = False,
+    placement: Placement | None = None,
+) -> Policy:
     """The base model with the adapter merged: W + alpha / rank B A in float32, then cast.
 
     Args:
         base: the base model and its numerics.
         adapter: the directory of the adapter.
-        trainable: keep float32 weights; a frozen model has the dtype of `base`.
+        trainable: keep float32 weights, as `models.load` does.
+        placement: the place of merged weights, which are whole before; None: the base's device.
 
     Returns:
         The merged model, an ordinary policy. It is named by the adapter's directory.
@@ -38,7 +46,7 @@ def load(base: ModelSettings, adapter: Path, *, trainable: bool = False) -> Poli
     Raises:
         UserError: the adapter cannot be merged, or it belongs to another model.
     """
-    policy = load_model(replace(base, gradient_checkpointing=False), trainable=True)
+    policy = load_model(replace(base, gradient_checkpointing=False, lora=None), trainable=True)
     model = policy.model
     name = f"the adapter {adapter} for {base.path} (is that its base model?)"
     with messages_of_libraries() as messages, readable(name):
@@ -64,20 +72,22 @@ def load(base: ModelSettings, adapter: Path, *, trainable: bool = False) -> Poli
     for message in messages:
         log_once(str(adapter), message)
     merged.requires_grad_(trainable)
-    dtype = getattr(torch, base.dtype)
-    if not trainable:
-        for parameter in merged.parameters():
-            parameter.data = parameter.data.to(dtype)
+    check_finite(merged, str(adapter))
+    if placement is None:
+        placement = Placement(policy.device, dtype_of_weights(base, trainable=trainable))
+    for parameter in merged.parameters():
+        parameter.data = parameter.data.to(placement.dtype)
+        placement.place(parameter)
     merged.name_or_path = str(adapter.absolute())
-    whole = Policy(
-        merged.train(trainable),
-        own_tokenizer(adapter) or policy.tokenizer,
-        dtype,
-        policy.vision,
-        policy.vocabulary,
-    )
-    check_finite(whole.model, str(adapter))
-    check_head(whole)
+    with placement.whole_in_forward(merged):
+        whole = Policy(
+            merged.train(trainable),
+            own_tokenizer(adapter) or policy.tokenizer,
+            getattr(torch, base.dtype),
+            policy.vision,
+            policy.vocabulary,
+        )
+        check_head(whole)
     return whole
 
 

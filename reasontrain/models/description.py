@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -13,6 +16,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -21,7 +25,7 @@ from reasontrain.models.adapter_files import adapter_directory, base_settings, o
 from reasontrain.models.folder import in_folder
 from reasontrain.models.paths import check_path, located, readable
 from reasontrain.models.quiet import log_once, messages_of_libraries
-from reasontrain.models.settings import ModelSettings
+from reasontrain.models.settings import Lora, ModelSettings
 from reasontrain.models.tokenizers import check_vocabulary
 from reasontrain.models.vision import Vision, vision_of
 
@@ -39,13 +43,17 @@ _CONTEXT_NAMES = (
 class Description:
     """A model without its weights.
 
-    `stop_ids` are the token ids that end a response. `max_model_len` bounds prompt and response
-    where an engine holds less than the model's context.
+    `num_trained` counts the parameters that a run trains, all or those of its adapters, and
+    `num_matrices` those in matrices of the trunk among them. `stop_ids` are the token ids that end
+    a response. `max_model_len` bounds prompt and response where an engine holds less than the
+    model's context.
     """
 
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     num_parameters: int
+    num_trained: int
+    num_matrices: int
     stop_ids: frozenset[int]
     vision: Vision | None = None
     max_model_len: int | None = None
@@ -55,6 +63,14 @@ class Description:
         """The longest sequence of the model, in tokens."""
         context = context_of(self.config)
         return min(context, self.max_model_len or context)
+
+    def saved_bytes(self) -> int:
+        """Bytes of the tokenizer and the image processor that are saved with a model."""
+        with TemporaryDirectory() as directory:
+            self.tokenizer.save_pretrained(directory)
+            if self.vision is not None:
+                self.vision.save(Path(directory))
+            return sum(file.stat().st_size for file in Path(directory).iterdir())
 
 
 def context_of(config: PreTrainedConfig) -> int:
@@ -68,6 +84,19 @@ def context_of(config: PreTrainedConfig) -> int:
     limits = [values.get(text.attribute_map.get(name, name)) for name in _CONTEXT_NAMES]
     context = next((limit for limit in limits if isinstance(limit, int)), sys.maxsize)
     return min([context, *_longrope_limits(text)])
+
+
+def cache_numbers(config: PreTrainedConfig) -> int:
+    """Numbers that a key-value cache holds of one token, in all layers; 0 without attention."""
+    text = config.get_text_config()
+    optional = text.to_dict()
+    # GPT-2 and others have names of their own, which only the configuration's class knows.
+    heads = optional.get(text.attribute_map.get("num_attention_heads", "num_attention_heads"))
+    if not heads:
+        return 0
+    head_dim = int(optional.get("head_dim") or int(text.hidden_size) // heads)
+    kv_heads = int(optional.get("num_key_value_heads") or heads)
+    return 2 * int(text.num_hidden_layers) * kv_heads * head_dim
 
 
 def _longrope_limits(text: PreTrainedConfig) -> list[int]:
@@ -127,9 +156,30 @@ def describe(settings: ModelSettings) -> Description:
             f"its rotary embeddings (longrope) change for a whole batch beyond {min(limits)} "
             f"tokens, so that is the longest sequence here",
         )
+    num_trained, num_matrices = _num_trained(model, settings.lora)
     return Description(
-        config, tokenizer, model.num_parameters(), stop_ids_of(generation, tokenizer), vision
+        config,
+        tokenizer,
+        model.num_parameters(),
+        num_trained,
+        num_matrices,
+        stop_ids_of(generation, tokenizer),
+        vision,
     )
+
+
+def _num_trained(model: PreTrainedModel, lora: Lora | None) -> tuple[int, int]:
+    """Parameters that are trained, and those of them that are in matrices of the trunk."""
+    if lora is None:
+        table = model.get_input_embeddings().weight.shape
+        matrices = [p for p in model.parameters() if p.ndim == 2 and p.shape != table]
+        return model.num_parameters(), sum(p.numel() for p in matrices)
+    adapters = sum(
+        lora.rank * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in lora.targets
+    )
+    return adapters, adapters
 
 
 def class_of(

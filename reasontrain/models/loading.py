@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -13,6 +14,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 
 from reasontrain.data.micro_batches import Layout
 from reasontrain.metrics.working import working
@@ -21,13 +23,19 @@ from reasontrain.models.attention_choice import check_installed, choose_attentio
 from reasontrain.models.description import Description, class_of
 from reasontrain.models.folder import is_hub_id
 from reasontrain.models.layouts import check_layout
-from reasontrain.models.paths import check_path, located, readable
+from reasontrain.models.paths import CONFIG, check_path, located, readable
+from reasontrain.models.placement import Placement, placing
 from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
 from reasontrain.models.varlen import VARLEN
 from reasontrain.models.vision import vision_of
-from reasontrain.models.weights import check_finite, check_not_quantised, load_weights
+from reasontrain.models.weights import (
+    check_finite,
+    check_not_quantised,
+    check_tied_files,
+    load_weights,
+)
 from reasontrain.types import UserError
 from reasontrain.vocab import check_vocabulary
 
@@ -36,14 +44,20 @@ RANDOM = ("drop", "jitter")
 
 
 def load(
-    settings: ModelSettings, *, trainable: bool = False, layout: Layout | None = None
+    settings: ModelSettings,
+    *,
+    trainable: bool = False,
+    layout: Layout | None = None,
+    placement: Placement | None = None,
 ) -> Policy:
     """The policy at `settings.path`.
 
     Args:
         settings: path and numerics.
-        trainable: keep float32 weights; a frozen model has weights of `settings.dtype`.
+        trainable: keep float32 weights, unless they will be the frozen base of adapters; a model
+            whose weights do not change has them in `settings.dtype`.
         layout: the layout of the micro-batches that it will see; None if it only samples.
+        placement: the place of weights, in a dtype of its own; None: the device of the settings.
 
     Returns:
         The policy.
@@ -57,44 +71,48 @@ def load(
     check_vocabulary(settings.vocabulary, device)
     check_path(settings.path)
     adapter = adapter_directory(settings.path)
+    if placement is None:
+        placement = Placement(device, dtype_of_weights(settings, trainable=trainable))
     if adapter is None:
-        policy = _whole(settings, device, trainable)
+        policy = _whole(settings, placement, trainable)
     else:
         # Imported here: importing peft takes half a second, and most models have no adapter.
         from reasontrain.models.adapter import load as load_adapter
 
         base = replace(settings, path=base_of(adapter), revision=None)
-        policy = load_adapter(base, adapter, trainable=trainable)
+        policy = load_adapter(base, adapter, trainable=trainable, placement=placement)
     if settings.gradient_checkpointing and trainable:
         recompute_activations(policy.model)
-    about_packing = choose_attention(policy, settings.attention, layout)
-    if layout is not None:
-        check_layout(policy, layout)
+    with placement.whole_in_forward(policy.model):
+        about_packing = choose_attention(policy, settings.attention, layout)
+        if layout is not None:
+            check_layout(policy, layout)
     if about_packing is not None:
         log_once(settings.path, about_packing)
     return policy
 
 
-def _whole(settings: ModelSettings, device: torch.device, trainable: bool) -> Policy:
+def _whole(settings: ModelSettings, placement: Placement, trainable: bool) -> Policy:
     """The policy at a path that is no adapter's."""
     with located(settings.path) as path, working(f"loading {settings.path}"):
-        model, tokenizer = _from_pretrained(path, settings, trainable)
+        model, tokenizer, wrong = _from_pretrained(path, settings, placement)
         vision = vision_of(model.config, tokenizer, path, settings.revision)
     check_not_quantised(model, settings.path)
-    model.to(device)
-    check_finite(model, settings.path)
+    model.to(placement.device)  # buffers, and on a CPU weights
+    check_finite(model, settings.path, wrong)
     model.requires_grad_(trainable)
     if is_hub_id(settings.path):
         # An adapter that is trained names its base as the recipe does, wherever that was found.
         model.name_or_path = settings.path
-    policy = Policy(
-        model.train(trainable),
-        tokenizer,
-        getattr(torch, settings.dtype),
-        vision,
-        settings.vocabulary,
-    )
-    check_head(policy)
+    with placement.whole_in_forward(model):
+        policy = Policy(
+            model.train(trainable),
+            tokenizer,
+            getattr(torch, settings.dtype),
+            vision,
+            settings.vocabulary,
+        )
+        check_head(policy)
     return policy
 
 
@@ -110,10 +128,12 @@ def recompute_activations(model: PreTrainedModel) -> None:
 
 
 def _from_pretrained(
-    path: str, settings: ModelSettings, trainable: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model without dropout, and its tokenizer."""
-    dtype = torch.float32 if trainable else getattr(torch, settings.dtype)
+    path: str, settings: ModelSettings, placement: Placement
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
+    """The model without dropout, its tokenizer, and the names of weights that are not finite.
+
+    Only what was placed is examined, because no rank has all of it afterwards.
+    """
     source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     with messages_of_libraries() as messages, readable(settings.path):
         config = AutoConfig.from_pretrained(path, **source)
@@ -128,10 +148,29 @@ def _from_pretrained(
         path,
         config=config,
         attn_implementation=attention,
-        dtype=dtype,
+        dtype=placement.dtype,
         **source,
     )
-    return load_weights(load_model, settings.path), tokenizer
+    with placing(placement) as placed:
+        model = load_weights(load_model, settings.path)
+    if not placement.is_where_read and config.get_text_config().tie_word_embeddings:
+        # transformers compares tied weights when both are read and their values are elsewhere.
+        check_tied_files(_files(path, settings), settings.path)
+    return model, tokenizer, placed.not_finite(model)
+
+
+def _files(path: str, settings: ModelSettings) -> Path:
+    """The directory of a model that was loaded: the path, or a place in the hub's cache."""
+    if Path(path).is_dir():
+        return Path(path)
+    return Path(str(cached_file(path, CONFIG, revision=settings.revision))).parent
+
+
+def dtype_of_weights(settings: ModelSettings, *, trainable: bool) -> torch.dtype:
+    """The dtype in which weights are kept; see `load`."""
+    changes = trainable and settings.lora is None
+    dtype: torch.dtype = torch.float32 if changes else getattr(torch, settings.dtype)
+    return dtype
 
 
 def device_of(name: str) -> torch.device:

@@ -71,7 +71,8 @@ class ModelSettings:
             `$REASONTRAIN_MODELS` first), `testbed:NAME` for a shipped tiny model or
             `untrained:NAME` for one with random weights.
         revision: commit, branch or tag of a hub model.
-        dtype: dtype of matrix products; a policy that is trained keeps float32 weights.
+        dtype: dtype of matrix products, and of weights that are frozen; weights that are trained
+            are kept in float32.
         export: dtype of the weights in `final/`; None is `dtype`.
         attention: attention implementation. "varlen" attends to packed rows by the lengths of their
             sequences, without a mask; the others are transformers'. "auto" is "varlen" for packed
@@ -81,7 +82,8 @@ class ModelSettings:
             ("full_logits", the reference to compare with). "auto" is Triton on a GPU that supports
             it, else torch.
         gradient_checkpointing: recompute activations in backward.
-        lora: train adapters instead of all weights; `final/adapter` holds them alone.
+        lora: train adapters, in float32, instead of all weights, which stay in `dtype`;
+            `final/adapter` holds them alone.
         trust_remote_code: run code from the model's repository; needs `revision`.
         device: device of the model; "auto" is the GPU if there is one.
         shape: sizes for `reasontrain plan` if the model is not available; nothing else reads them.

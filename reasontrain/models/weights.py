@@ -131,10 +131,16 @@ def check_not_quantised(model: nn.Module, name: str) -> None:
 
 
 @torch.no_grad()
-def check_finite(model: nn.Module, name: str) -> None:
-    """Raise UserError if a weight or buffer holds NaN or infinity."""
+def check_finite(model: nn.Module, name: str, wrong: Iterable[str] = ()) -> None:
+    """Raise UserError if a weight or buffer holds NaN or infinity.
+
+    Args:
+        model: the model.
+        name: the model as messages name it.
+        wrong: names of weights that were not finite when they were read, of which ranks have parts.
+    """
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    wrong = [key for key, tensor in tensors if not _is_finite(tensor)]
+    wrong = [*wrong, *(key for key, tensor in tensors if not is_finite(tensor))]
     if wrong:
         raise UserError(f"weights of {name} are not finite; NaN or infinity is in {_some(wrong)}")
 
@@ -149,7 +155,7 @@ def open_to_readers(directory: Path) -> None:
         file.chmod(mode)
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """True without NaN or infinity. One pass that needs no memory: NaN is both extremes."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True

@@ -1,9 +1,9 @@
 """Memory and time of a recipe by arithmetic, without a GPU, weights or downloads.
 
-`shape` counts parameters, `work` the tokens of a step, `flops` its operations; `activations`,
-`vocabulary`, `engine` and `memory` count the bytes that a process holds, `traffic` those that are
-sent. `placement` assigns processes to nodes, `scaling` predicts step times, and `suggestions`
-changes a recipe that does not fit.
+`shape` counts parameters, `work` the tokens of a step, `flops` its operations; `loading`,
+`activations`, `vocabulary`, `engine` and `memory` count the bytes that a process holds, `traffic`
+those that are sent. `placement` assigns processes to nodes, `scaling` predicts step times, and
+`suggestions` changes a recipe that does not fit.
 """
 
 from __future__ import annotations

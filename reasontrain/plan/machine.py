@@ -18,10 +18,23 @@ CONTEXT_BYTES = GIB
 It holds CUDA's context, cuBLAS workspaces and NCCL's buffers.
 """
 
-Phase = Literal["sample", "observe", "loss", "backward", "gradients", "update"]
-PHASES: tuple[Phase, ...] = ("sample", "observe", "loss", "backward", "gradients", "update")
-"""Phases of a step whose memory differs.
+HOST_BYTES = 4 * GIB
+"""Main memory of a process on a GPU before it holds a tensor: libraries and CUDA's part there."""
 
+StepPhase = Literal["sample", "observe", "loss", "backward", "gradients", "update"]
+STEP_PHASES: tuple[StepPhase, ...] = (
+    "sample",
+    "observe",
+    "loss",
+    "backward",
+    "gradients",
+    "update",
+)
+Phase = Literal["load"] | StepPhase
+PHASES: tuple[Phase, ...] = ("load", *STEP_PHASES)
+"""Phases whose memory differs: loading, and those of a step.
+
+- `load`: models are read, before there is an optimiser.
 - `sample`: decoding.
 - `observe`: evidence, without gradients.
 - `loss`: a micro-batch at the head.

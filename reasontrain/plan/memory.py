@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from reasontrain.plan import activations as acts
 from reasontrain.plan import engine as engines
+from reasontrain.plan import loading
 from reasontrain.plan import shape as shapes
-from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, MemoryPart, Phase, Place
+from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, STEP_PHASES, MemoryPart, Phase, Place
 from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.vocabulary import chunks, logits_of_sampler
 from reasontrain.sampler.local import PREFILL_TOKENS
@@ -50,19 +51,20 @@ class Role:
 
     @property
     def host(self) -> int:
-        """Bytes in main memory."""
-        return sum(part.most for part in self.parts if part.place == "host")
+        """Bytes in main memory, in the phase with the most."""
+        held = [part.held for part in self.parts if part.place == "host"]
+        return max(sum(part.get(phase, 0) for part in held) for phase in PHASES)
 
 
 def roles(job: PlannedJob) -> list[Role]:
     """Every role that holds a model."""
     processes = [Role("learner", job.ranks, _present(_learner(job)))]
     if job.cluster.samplers:
-        weights = MemoryPart(
-            "weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)}
-        )
+        size = job.sampler_bytes * shapes.num_parameters(job.shape)
+        weights = MemoryPart("weights", {"load": size, "sample": size})
         engine = job.reserving_engine
-        own = (weights, *_decoding(job)) if engine is None else engines.alone(job, engine)
+        reading = loading.whole(job, job.shape, job.sampler_bytes)
+        own = (weights, *reading, *_decoding(job)) if engine is None else engines.alone(job, engine)
         processes.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
     if job.cluster.teachers and job.teacher is not None:
         processes.append(
@@ -86,6 +88,7 @@ def _context(job: PlannedJob) -> MemoryPart:
 def _learner(job: PlannedJob) -> Iterator[MemoryPart]:
     """All parts that a learner rank holds."""
     yield _context(job)
+    yield from loading.learner(job)
     yield from _state(job)
     yield from _frozen_models(job)
     yield from _forward(job)
@@ -99,9 +102,9 @@ def _state(job: PlannedJob) -> Iterator[MemoryPart]:
     zero = job.zero
     ranks = job.ranks
     wide = job.weight_bytes
-    all_weights = wide * (job.base + job.trainable)
+    all_weights = wide * job.base + job.trained_bytes * job.trainable
     weights = all_weights
-    gradients = wide * job.trainable
+    gradients = job.trained_bytes * job.trainable
     if job.stage >= 3:
         weights = _share(weights, ranks)
     if job.stage >= 2:
@@ -130,10 +133,12 @@ def _state(job: PlannedJob) -> Iterator[MemoryPart]:
         },
     )
     if zero is not None:
-        bucket = min(gradients, wide * BUCKET)
+        bucket = min(gradients, job.trained_bytes * BUCKET)
         yield MemoryPart("reduction bucket", {"backward": bucket, "gradients": bucket})
     yield MemoryPart(
-        "optimiser", _everywhere(optimiser(job)), _place(zero.offload_optimizer if zero else "none")
+        "optimiser",
+        dict.fromkeys(STEP_PHASES, optimiser(job)),
+        _place(zero.offload_optimizer if zero else "none"),
     )
     yield MemoryPart("optimiser's workspace", {"update": _step_workspace(job)})
 
@@ -144,7 +149,7 @@ def optimiser(job: PlannedJob) -> int:
     Muon has one moment for each matrix that it updates.
     """
     state = 8 * job.trainable - 4 * job.muon_parameters
-    if job.stage >= 1 or job.mode == "bfloat16":
+    if job.stage >= 1:
         state += 4 * job.trainable  # DeepSpeed clones float32 weights too
     return _share(state, job.ranks) if job.stage >= 1 else state
 
@@ -315,6 +320,7 @@ def _teacher(job: PlannedJob, teacher: FrozenRole) -> Iterator[MemoryPart]:
     tokens = job.work.micro_batch_tokens
     yield _context(job)
     yield MemoryPart("weights", _everywhere(teacher.weights))
+    yield from loading.whole(job, teacher.shape, teacher.number_bytes, merged=teacher.merged)
     states = tokens * teacher.shape.hidden_size * teacher.number_bytes
     yield MemoryPart("one layer's work", {"observe": tokens * _passing(teacher)})
     yield MemoryPart("states", {"observe": 2 * states})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from reasontrain.algo.evidence import Model, forward_passes
-from reasontrain.models import ModelSettings, Shape
+from reasontrain.models import ModelSettings, Shape, adapter_directory
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.activations import Mode
 from reasontrain.plan.machine import Machine
@@ -29,6 +29,8 @@ class FrozenRole:
     role: str
     shape: Shape
     number_bytes: int
+    merged: bool = False
+    """True if the weights are an adapter's, merged in float32 when they are loaded."""
 
     @property
     def weights(self) -> int:
@@ -103,17 +105,22 @@ class PlannedJob:
     def mode(self) -> Mode:
         """Numerics of the learner.
 
-        Without ZeRO it has float32 weights and computes under autocast; ZeRO has weights in
-        `model.dtype`.
+        A whole policy has float32 weights and computes under autocast. From ZeRO stage 1 on, and
+        under adapters, its weights are in `model.dtype`.
         """
         if self.recipe.model.dtype == "float32":
             return "float32"
-        return "autocast" if self.zero is None else "bfloat16"
+        return "autocast" if self.stage == 0 and not self.base else "bfloat16"
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of one weight of the learner."""
+        """Bytes of one weight that the forward uses; those of adapters apart."""
         return 2 if self.mode == "bfloat16" else 4
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of one trained weight, as the forward uses it, and of its gradient."""
+        return 4 if self.stage == 0 else self.weight_bytes
 
     @property
     def sampler_bytes(self) -> int:
@@ -218,9 +225,12 @@ def _history(recipe: Recipe) -> FrozenRole | None:
         return None
     zero = recipe.learn.zero
     plain = zero is None or (zero.stage == 0 and zero.frozen == "whole")
-    wide = plain or isinstance(recipe.history, MovingAverage)
+    wide = (plain and recipe.model.lora is None) or isinstance(recipe.history, MovingAverage)
     return FrozenRole(
-        "history", shapes.shape_of(recipe.earlier, "model"), 4 if wide else _bytes(recipe.model)
+        "history",
+        shapes.shape_of(recipe.earlier, "model"),
+        4 if wide else _bytes(recipe.model),
+        merged=adapter_directory(recipe.earlier.path) is not None,
     )
 
 
@@ -229,6 +239,7 @@ def _frozen(settings: ModelSettings, key: str) -> FrozenRole:
         "teacher" if key == "teacher" else "reference",
         shapes.shape_of(settings, key),
         _bytes(settings),
+        merged=adapter_directory(settings.path) is not None,
     )
 
 

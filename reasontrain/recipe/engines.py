@@ -104,7 +104,8 @@ class SamplerEngine:
 class LocalEngine(SamplerEngine):
     """The decode loop of this package, on the learner's own weights if both are in one process.
 
-    `max_num_seqs` is the number of rollouts that decode together; it does not change their tokens.
+    `max_num_seqs` is the most rollouts that decode together; it does not change their tokens. On a
+    GPU fewer do if their caches would not fit, and half as many after running out of memory.
     With `cuda_graphs`, a GPU decodes several steps per host synchronisation, in fixed shapes that
     CUDA graphs can replay (not with a thought, flash attention or a sliding window). It is off by
     default because it has not been measured on a GPU yet.

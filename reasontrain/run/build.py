@@ -435,7 +435,7 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
     answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)
     check_directory(directory, declared)
-    checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
+    checkpoint.check_space(directory, checkpoint.needed_bytes(directory, recipe, described))
     suites = [
         encode_suite(suite, recipe, described, grader)
         for suite in (recipe.evaluate.suites if recipe.evaluate else ())

@@ -11,12 +11,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from reasontrain.data import storage
+from reasontrain.models import Description
+from reasontrain.recipe import MovingAverage, Muon, Recipe
 from reasontrain.run.directory import RunDirectory
 from reasontrain.types import UserError
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+FLOAT32 = 4
+"""Bytes of a number."""
+SMALL_FILES = 1 << 20
+"""Bytes of configurations, manifests and counters."""
 
 
 def save(
@@ -118,13 +124,47 @@ def damage(directory: Path) -> str | None:
     return None
 
 
-def check_space(run: RunDirectory, num_parameters: int, keep: int) -> None:
-    """Raise UserError if the disk cannot hold a run's checkpoints.
+def checkpoint_bytes(recipe: Recipe, described: Description) -> int:
+    """Bytes of one checkpoint, but for small files.
 
-    Each takes two copies of the float32 weights (the model, and the optimiser's state) and two
-    moments per parameter; while saving there is one more.
+    It has the trained weights in float32 twice, as a model or adapters and in the optimiser's
+    state, and two moments per parameter, of which Muon's matrices have one.
     """
-    needed = 4 * num_parameters * (4 * (keep + 1) + 1) + (16 << 20)
+    per_matrix = 12 if isinstance(recipe.learn.optimizer, Muon) else 16
+    others = described.num_trained - described.num_matrices
+    size = per_matrix * described.num_matrices + 16 * others + described.saved_bytes()
+    if isinstance(recipe.history, MovingAverage):
+        size += FLOAT32 * described.num_parameters
+    return size
+
+
+def final_bytes(recipe: Recipe, described: Description) -> int:
+    """Bytes of `final/`, but for small files: the whole model, and its adapters alone."""
+    dtype = recipe.model.export or recipe.model.dtype
+    size = (FLOAT32 if dtype == "float32" else 2) * described.num_parameters
+    size += described.saved_bytes()
+    if recipe.model.lora is not None:
+        size += FLOAT32 * described.num_trained + described.saved_bytes()
+    return size
+
+
+def needed_bytes(run: RunDirectory, recipe: Recipe, described: Description) -> int:
+    """The most bytes of a run's checkpoints and `final/` at one time, small files included.
+
+    An old checkpoint is removed once a new one is complete.
+    """
+    settings = recipe.checkpoint
+    kept = settings.num_kept
+    written = -(-recipe.steps // settings.every) if settings.every else 1
+    written += len(run.checkpoint_directories())
+    one = checkpoint_bytes(recipe, described)
+    saving = min(written, kept + 1) * one
+    finishing = min(written, kept) * one + final_bytes(recipe, described)
+    return max(saving, finishing) + SMALL_FILES
+
+
+def check_space(run: RunDirectory, needed: int) -> None:
+    """Raise UserError if the disk has not as many bytes for a run's checkpoints and final model."""
     parent = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(
@@ -137,7 +177,7 @@ def check_space(run: RunDirectory, num_parameters: int, keep: int) -> None:
         raise UserError(
             f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs "
             f"{needed / 1e9:.2f} GB for its "
-            "checkpoints; make room, point `out` elsewhere or lower checkpoint.keep"
+            "checkpoints and final model; make room, point `out` elsewhere or lower checkpoint.keep"
         )
 
 

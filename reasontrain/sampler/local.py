@@ -5,6 +5,7 @@ Prompts of any length decode in one batch, and waiting sequences take the places
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.metrics.working import Work, working
 from reasontrain.models import Policy
 from reasontrain.sampler import multi_step
+from reasontrain.sampler.admission import Admission
 from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, merge, prefill
 from reasontrain.sampler.decode_check import check_decoding
 from reasontrain.sampler.decode_weights import rounded_weights
@@ -71,7 +73,8 @@ class LocalSampler:
         Args:
             policy: model, head and tokenizer.
             seed: seed of the random numbers that choose tokens.
-            max_num_seqs: the most sequences that decode together.
+            max_num_seqs: the most sequences that decode together; on a GPU, fewer do if the caches
+                of so many would not fit.
             shared: the policy is the learner's own, so its weights are always the newest.
             cuda_graphs: decode several steps per host synchronisation where model and device
                 allow it (`multi_step.is_supported`).
@@ -159,22 +162,76 @@ class LocalSampler:
     def _decode(
         self, sequences: Sequence[SequenceState], strategy: DecodeStrategy, work: Work
     ) -> None:
-        """Decode until all sequences are done; waiting ones join as others finish."""
+        """Decode until all sequences are done; those that run out of memory start again."""
+        admission = Admission(self.policy, self.max_num_seqs)
+        starts = [_fields(sequence) for sequence in sequences]
+        while not self._decode_admitted(sequences, strategy, work, admission):
+            for sequence, start in zip(sequences, starts, strict=True):
+                if not sequence.done:
+                    vars(sequence).update({name: _copy(value) for name, value in start.items()})
+            gc.collect()  # the caches, which frames of the error may hold
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _decode_admitted(
+        self,
+        sequences: Sequence[SequenceState],
+        strategy: DecodeStrategy,
+        work: Work,
+        admission: Admission,
+    ) -> bool:
+        """Decode until all sequences are done, or memory is short, after which fewer are admitted.
+
+        A single sequence that runs out of memory is an error.
+        """
+        # prompts of similar length are prefilled together, which pads least
+        waiting = sorted(
+            (sequence for sequence in sequences if not sequence.done),
+            key=lambda sequence: -len(sequence.prompt.ids),
+        )
+        try:
+            self._decode_waiting(sequences, waiting, strategy, work, admission)
+        except torch.OutOfMemoryError:
+            num_unfinished = sum(not sequence.done for sequence in sequences)
+            num_live = num_unfinished - len(waiting)
+            if num_live <= 1:
+                raise
+            admission.halve(num_live)
+            return False
+        return True
+
+    def _decode_waiting(
+        self,
+        sequences: Sequence[SequenceState],
+        waiting: list[SequenceState],
+        strategy: DecodeStrategy,
+        work: Work,
+        admission: Admission,
+    ) -> None:
+        """Decode until all sequences are done; waiting ones join as others finish.
+
+        Args:
+            sequences: all of them.
+            waiting: those that are not done; the ones that join are removed.
+            strategy: chooses tokens.
+            work: counts tokens.
+            admission: decides how many decode together.
+        """
         head = self.policy.head
         multi_step_sampling = (
             strategy.multi_step_sampling
             if self.cuda_graphs and multi_step.is_supported(self.policy)
             else None
         )
-        # prompts of similar length are prefilled together, which pads least
-        waiting = sorted(sequences, key=lambda sequence: -len(sequence.prompt.ids))
         batches: list[DecodeBatch] = []
         steps = 0
         while waiting or batches:
-            num_live = sum(len(batch.sequences) - batch.num_done for batch in batches)
-            num_free = self.max_num_seqs - num_live
-            admitted = waiting[:num_free]
-            waiting = waiting[num_free:]
+            live = [
+                sequence for batch in batches for sequence in batch.sequences if not sequence.done
+            ]
+            num_joining = admission.num_joining(waiting, live)
+            admitted = waiting[:num_joining]
+            del waiting[:num_joining]
             if admitted:
                 with working(f"reading {len(admitted):,} prompts"):
                     batches += [prefill(self.policy, wave) for wave in _prefill_waves(admitted)]
@@ -267,6 +324,15 @@ class LocalSampler:
                     )
                 )
         return torch.cat(next_inputs)
+
+
+def _fields(sequence: SequenceState) -> dict[str, object]:
+    """The fields of a sequence, in lists of their own."""
+    return {name: _copy(value) for name, value in vars(sequence).items()}
+
+
+def _copy(value: object) -> object:
+    return list(value) if isinstance(value, list) else value
 
 
 def _logit_rows(head: Head) -> int:

@@ -21,7 +21,7 @@ import torch
 
 from reasontrain.metrics.memory import MACHINE, sizes
 from reasontrain.metrics.working import Work, working
-from reasontrain.models import Description, ModelSettings
+from reasontrain.models import Description, ModelSettings, cache_numbers
 from reasontrain.recipe import VllmEngine
 from reasontrain.sampler.vllm_weight_transfer import MAIN_MEMORY, BufferDevice, Update
 from reasontrain.types import RunError, UserError
@@ -392,14 +392,7 @@ def cache_bytes(model: ModelSettings, description: Description, settings: VllmEn
     workers = settings.tensor_parallel_size
     if settings.gpu_memory_utilization is not None:
         return int(settings.gpu_memory_utilization * memory["MemTotal"]) // workers
-    # by attribute: GPT-2 and others have names of their own for these
-    config = description.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    optional = config.to_dict()
-    head_dim = optional.get("head_dim") or int(config.hidden_size) // heads
-    kv_heads = optional.get("num_key_value_heads") or heads
-    itemsize = getattr(torch, model.dtype).itemsize
-    of_token = 2 * int(config.num_hidden_layers) * kv_heads * head_dim * itemsize
+    of_token = cache_numbers(description.config) * getattr(torch, model.dtype).itemsize
     length = min(description.context, settings.max_model_len or description.context)
     # one block more for each sequence, which its last block leaves partly empty
     tokens = (settings.max_num_seqs + 1) * (length + CACHE_BLOCK)

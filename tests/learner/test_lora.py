@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from pydantic import ValidationError
+from safetensors import safe_open
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, Qwen3NextConfig
@@ -77,6 +79,63 @@ def test_learning_moves_the_adapters_and_nothing_else(tied: bool) -> None:
     # rank 4 times (in + out) of q, k and v, o, gate, up and down, in two layers 32 wide: 4 heads of
     # 8, 2 for keys, 48 inside
     assert trainable == 2 * 4 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 48))
+
+
+def narrow(tmp_path: Path, *, lora: Lora | None = None, weights: torch.dtype) -> Policy:
+    """A model that computes in bfloat16, from files with numbers that bfloat16 rounds."""
+    if not (tmp_path / "base").exists():
+        base = policy(seed=1)
+        base.model.save_pretrained(tmp_path / "base")
+        base.tokenizer.save_pretrained(tmp_path / "base")
+    settings = ModelSettings(path=str(tmp_path / "base"), dtype="bfloat16", lora=lora)
+    model = load(settings, trainable=True)
+    assert {p.dtype for p in model.model.parameters()} == {weights}
+    adapt(model, Lora(rank=4, alpha=8.0))
+    return model
+
+
+def test_a_base_in_bfloat16_has_adapters_in_float32_with_the_same_start(tmp_path: Path) -> None:
+    wide = narrow(tmp_path, weights=torch.float32)
+    model = narrow(tmp_path, lora=Lora(), weights=torch.bfloat16)
+    expected = dict(wide.model.named_parameters())
+    for name, parameter in model.model.named_parameters():
+        is_adapter = "lora_" in name
+        assert parameter.requires_grad == is_adapter, name
+        assert parameter.dtype == (torch.float32 if is_adapter else torch.bfloat16), name
+        assert torch.equal(parameter, expected[name].to(parameter.dtype)), name
+    first, second = (
+        [step(used, seed) for seed in range(6)] for used in (learner(model), learner(wide))
+    )
+    assert_close(first, second, rtol=0.02, atol=0)
+    assert first[-1] < first[0]
+
+
+def test_a_base_in_bfloat16_goes_on_bit_for_bit_and_is_merged_in_float32(tmp_path: Path) -> None:
+    def begun() -> PolicyLearner:
+        return learner(narrow(tmp_path, lora=Lora(), weights=torch.bfloat16))
+
+    straight = begun()
+    expected = [step(straight, seed) for seed in range(4)]
+    first = begun()
+    losses = [step(first, seed) for seed in range(2)]
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    first.save(saved)
+    second = begun()
+    second.restore(saved)
+    losses += [step(second, seed) for seed in (2, 3)]
+    assert losses == expected
+    for file in saved.rglob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            assert all(".lora_" in name for name in tensors.keys()), file  # noqa: SIM118
+    final = tmp_path / "final"
+    final.mkdir()
+    second.export(final)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
+    adapted = PeftModel.from_pretrained(base.float(), final / ADAPTER_FOLDER)
+    merged = dict(adapted.merge_and_unload().named_parameters())
+    for name, tensor in second.weights().tensors():
+        assert torch.equal(tensor.float(), merged[name]), name
 
 
 def test_targets_that_the_model_does_not_have_are_refused_by_name() -> None:

@@ -24,6 +24,8 @@ from reasontrain.types import UserError
 from tests.learner import zero_cases
 from tests.learner.zero_cases import (
     FEWER,
+    LARGE,
+    LOADED,
     MADE_OF,
     MODELS,
     PAIRED,
@@ -37,6 +39,8 @@ from tests.learner.zero_cases import (
 )
 
 WORLDS = (1, 2)
+ALLOWANCE = 12 << 20
+"""Bytes by which a rank may grow beyond its part of a model: matrices that are read, and torch."""
 LIMIT_S = 1500
 """Far above what all cases take; ranks that wait for each other end with it."""
 
@@ -436,3 +440,49 @@ def test_neither_a_compiler_nor_a_warning_is_needed(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# ---- models that ranks read
+
+
+@pytest.mark.parametrize("model", sorted(LOADED))
+def test_models_that_ranks_divide_while_they_read_are_those_of_one_process(
+    ranks: Ranks, model: str
+) -> None:
+    answers = ranks(2, f"loaded-{model}")
+    alone = zero_cases.loaded(None, ranks.directory / "2" / f"loaded-{model}", model)
+    exact = model in ("plain", "tied")
+    for answer in answers:
+        assert answer["divided"]
+        narrow = {"torch.bfloat16"}
+        assert set(answer["dtypes"]) == narrow | (set() if not exact else {"torch.float32"})
+        assert answer["parts"] <= answer["sizes"] / 2 + 2 * len(answer["dtypes"])
+        assert answer["start"].keys() == alone["start"].keys()
+        for name, tensor in alone["start"].items():
+            # at stage 3 a model that computes in bfloat16 shows the weights it computes with
+            expected = tensor if exact else tensor.bfloat16().float()
+            assert torch.equal(answer["start"][name], expected), name
+            assert torch.equal(answer["restored"][name], answer["weights"][name]), name
+        tolerance = 1e-5 if exact else 0.03
+        assert answer["loss"] == pytest.approx(alone["loss"], rel=tolerance)
+        assert answer["norm"] == pytest.approx(alone["norm"], rel=max(tolerance, 1e-4))
+        if exact:
+            for name, tensor in alone["weights"].items():
+                assert_close(answer["weights"][name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def check_growth(answers: list[object], at_least: int) -> None:
+    for answer in answers:
+        assert answer["bytes"] >= at_least
+        share = answer["bytes"] / 2
+        assert share <= answer["peak"] <= 1.4 * share + ALLOWANCE, answer
+
+
+def test_a_rank_reads_its_part_of_a_model_without_the_rest(ranks: Ranks) -> None:
+    check_growth(ranks(2, "memory-of-loading"), 90 * 10**6)
+
+
+@pytest.mark.slow
+def test_a_rank_reads_its_part_of_a_large_model_without_the_rest(tmp_path: Path) -> None:
+    run(2, tmp_path / LARGE)
+    check_growth(read(tmp_path / LARGE, "memory-of-loading", 2), 500 * 10**6)

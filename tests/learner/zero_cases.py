@@ -13,7 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers.initialization import no_init_weights
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import (
@@ -33,7 +36,7 @@ from reasontrain.algo.token_selection import (
     Tip,
 )
 from reasontrain.data.sampling import Sampling
-from reasontrain.learner.factory import compose_learner
+from reasontrain.learner.factory import compose_learner, make_learner
 from reasontrain.learner.history import (
     AdaptersOffHistory,
     FrozenHistory,
@@ -44,13 +47,14 @@ from reasontrain.learner.lora import adapt
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
 from reasontrain.metrics.timing import LEARNER_PARTS, key
-from reasontrain.models import Lora, Policy
-from reasontrain.recipe import LearnSettings, Zero
+from reasontrain.models import Lora, ModelSettings, Policy, load
+from reasontrain.recipe import LearnSettings, Recipe, Zero, build
 from reasontrain.recipe.learning import AdamW
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Batch, Problem, Prompt
 from tests.learner import soft_batch
-from tests.tiny import batch, pairs, policy
+from tests.peak_bytes import GrowthOfMemory
+from tests.tiny import SIZES, batch, pairs, policy, tokenizer
 
 STAGES = (0, 1, 2, 3)
 PLACES = [(1, 0), (1, 3), *((2, stage) for stage in STAGES)]
@@ -449,10 +453,141 @@ def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
     return found
 
 
+LOADED = {
+    "plain": {},
+    "bfloat16": {"dtype": "bfloat16"},
+    "tied": {},
+    "lora": {"dtype": "bfloat16", "lora": {"rank": 4}},
+}
+"""Settings of models that are read by ranks."""
+
+
+def loading_recipe(directory: Path, model: str, zero: Zero | None) -> Recipe:
+    """Divergence from a teacher, with both models in directories."""
+    content = {
+        "name": "x",
+        "steps": 10,
+        "model": {"path": str(directory / "student"), **LOADED[model]},
+        "teacher": {"path": str(directory / "teacher"), "dtype": "bfloat16"},
+        "task": {"kind": "arithmetic"},
+        "sample": {"max_tokens": 32, "group_size": 4},
+        "advantage": {"kind": "none"},
+        "objective": {"kind": "distill"},
+        "loss_aggregation": "token_mean",
+        "learn": {"lr": 0.01, "rollouts_per_step": 6, "optimizer": {"kind": "adamw", "eps": 1e-3}},
+    }
+    recipe = build(Recipe, content, "test")
+    return replace(recipe, learn=replace(recipe.learn, zero=zero))
+
+
+def write_models(directory: Path, model: str) -> None:
+    """A student in several files and a teacher in one."""
+    tied = model == "tied"
+    pairs = {"student": policy("qwen3", tied=tied, seed=1), "teacher": policy("qwen3", seed=5)}
+    for name, made in pairs.items():
+        made.model.save_pretrained(
+            directory / name, max_shard_size="60KB" if name == "student" else "1GB"
+        )
+        made.tokenizer.save_pretrained(directory / name)
+    assert len(list((directory / "student").glob("*.safetensors"))) > 2
+
+
+def loaded(zero: Zero | None, directory: Path, model: str) -> object:
+    """A learner whose models are read from files, and one step of it."""
+    if zero is not None:
+        from reasontrain.learner.partition import Partition, is_partitioned
+
+        if dist.get_rank() == 0:
+            write_models(directory, model)
+        dist.barrier()
+        dtypes: list[str] = []
+        inner = Partition.place
+
+        def place(self: Partition, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+            dtypes.append(str(parameter.dtype))
+            return inner(self, parameter)
+
+        Partition.place = place
+    try:
+        used = make_learner(loading_recipe(directory, model, zero))
+    finally:
+        if zero is not None:
+            Partition.place = inner
+    start = weights(used)
+    data = batch(seed=3)
+    stats = used.step(
+        data, data.is_response_BT.float(), Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"]
+    )
+    answer: dict[str, object] = {
+        "start": start,
+        "loss": stats["loss"],
+        "norm": stats["grad_norm"],
+        "weights": weights(used),
+    }
+    if zero is None:
+        return answer
+    teacher = used.observer.teacher.policy.model
+    base = [p for n, p in used.policy.model.named_parameters() if "lora_" not in n]
+    divided = [*base, *teacher.parameters()]
+    saved = directory / "saved"
+    saved.mkdir(exist_ok=True)
+    used.save(saved)
+    again = make_learner(loading_recipe(directory, model, zero))
+    again.restore(saved)
+    return answer | {
+        "restored": weights(again),
+        "divided": all(is_partitioned(p) for p in divided),
+        "dtypes": dtypes,
+        "parts": sum(vars(p)["ds_tensor"].numel() for p in divided),
+        "sizes": sum(vars(p)["ds_numel"] for p in divided),
+    }
+
+
+WIDE = {name: size for name, size in SIZES.items() if name != "num_hidden_layers"} | {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+}
+"""Sizes whose layers have 13 MB in float32, and the largest matrix 4 MB."""
+LARGE = "large"
+"""The folder of two ranks that read a model too large for every run of the tests."""
+
+
+def memory_of_loading(zero: Zero, directory: Path, num_layers: int) -> object:
+    """Bytes of a model, and by how many this process grew while it read its part."""
+    from reasontrain.learner.partition import Partition
+
+    directory.mkdir(exist_ok=True)
+    if dist.get_rank() == 0:
+        torch.manual_seed(0)
+        with no_init_weights():
+            config = Qwen3Config(**WIDE, num_hidden_layers=num_layers)
+            model = AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(0.01)
+        model.save_pretrained(directory)
+        tokenizer().save_pretrained(directory)
+        del model
+    dist.barrier()
+    placement = Partition(
+        torch.device("cpu"),
+        torch.float32,
+        zero,
+        LearnSettings(lr=0.01, rollouts_per_step=6, zero=zero),
+    )
+    with GrowthOfMemory() as growth:
+        model = load(ModelSettings(path=str(directory)), trainable=True, placement=placement).model
+    size = 4 * sum(vars(p)["ds_numel"] for p in model.parameters())
+    return {"bytes": size, "peak": growth.peak}
+
+
 def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     """All of them, for so many ranks."""
     if out.name == FEWER:
         return redivisions(out)
+    if out.name == LARGE:
+        read = partial(memory_of_loading, Zero(persist_below=0), out / "wide", 38)
+        return {"memory-of-loading": read}
     found: dict[str, Callable[[], object]] = {}
     zeros = {stage: Zero(stage=stage, persist_below=0) for stage in STAGES}
     for stage, zero in ((stage, zeros[stage]) for number, stage in SELECTING if number == world):
@@ -496,6 +631,14 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         found[f"special-{name}"] = partial(
             parity, changes["zero"], world, "untied", **changes["learn"]
         )
+    for model in LOADED:
+        directory = out / f"loaded-{model}"
+        directory.mkdir(exist_ok=True)
+        # by default, ranks keep small weights whole once there is an engine
+        persist = {} if model == "bfloat16" else {"persist_below": 0}
+        zero = Zero(frozen="sharded", **persist)
+        found[f"loaded-{model}"] = partial(loaded, zero, directory, model)
+    found["memory-of-loading"] = partial(memory_of_loading, zeros[3], out / "wide", 7)
     found |= redivisions(out)
     stages = (Zero(stage=3, persist_below=0), Zero(stage=1))
     for first, second in (stages, stages[::-1]):

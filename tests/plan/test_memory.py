@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from reasontrain.plan.machine import GIB, Machine, MemoryPart
 from reasontrain.plan.memory import roles
 from reasontrain.plan.roles import PlannedJob
+from reasontrain.plan.shape import num_parameters
 from reasontrain.plan.suggestions import remedy
-from tests.plan.jobs import job
+from tests.plan.jobs import job, shape
 
 PARAMETERS = 4_022_468_096
 TABLE = 151936 * 2560
@@ -46,7 +50,7 @@ def test_adapters_alone_have_gradients_and_moments() -> None:
     found = parts(job("model.lora={rank: 16}"))
     # rank 16 x (q 6656, k and v 3584 each, o 6656, gate, up and down 12288 each) x 36 layers
     adapters = 36 * 16 * (6656 + 2 * 3584 + 6656 + 3 * 12288)
-    assert found["weights"].most == 4 * (PARAMETERS + adapters)
+    assert found["weights"].most == 2 * PARAMETERS + 4 * adapters  # the base is frozen
     assert (found["gradients"].most, found["optimiser"].most) == (4 * adapters, 8 * adapters)
     assert "head's gradient dW" not in found
 
@@ -104,6 +108,60 @@ def test_what_is_offloaded_is_not_on_the_device() -> None:
     )
     assert away.host == 6 * PARAMETERS
     assert here.peak - away.peak == away.host
+    assert here.host == 4 * GIB + 4 * TABLE  # the embeddings, from the file and in bfloat16
+
+
+LLAMA_70B = {
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_layers": 80,
+    "num_heads": 64,
+    "num_kv_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 128256,
+    "tied": False,
+}
+
+
+def test_eight_ranks_read_a_model_of_70_billion_parameters() -> None:
+    given = job(f"model.shape={json.dumps(LLAMA_70B)}", "cluster.learners=8", "learn.zero.stage=3")
+    (rank,) = roles(given)
+    total = num_parameters(shape(LLAMA_70B))
+    assert round(total / 1e9, 1) == 70.6
+    table = 128256 * 8192
+    # its part, and while the model is tried embeddings, head and one matrix of 8192 x 28672
+    assert rank.total("load") == GIB + total * 2 // 8 + 2 * (2 * table + 8192 * 28672)
+    assert rank.host == 4 * GIB + 4 * table  # one tensor, from the file and in bfloat16
+    assert 8 * rank.host < 400e9
+
+
+def test_a_teacher_is_divided_before_the_policy_is_read() -> None:
+    distil = (
+        "objective={kind: distill}",
+        "advantage={kind: none}",
+        f"teacher={json.dumps({'path': 'nobody/large', 'dtype': 'bfloat16', 'shape': LLAMA_70B})}",
+        f"model.shape={json.dumps(LLAMA_70B | {'num_layers': 16})}",
+        "cluster.learners=8",
+    )
+    teacher = num_parameters(shape(LLAMA_70B))
+    student = num_parameters(shape(LLAMA_70B | {"num_layers": 16}))
+    ends = 2 * (2 * 128256 * 8192 + 8192 * 28672)
+    for zero, held in (
+        ("{stage: 3, frozen: sharded}", 2 * teacher // 8 + 2 * student // 8 + ends),
+        ("{stage: 3}", 2 * teacher + 2 * student // 8 + ends),
+        ("{stage: 2}", 2 * teacher + 2 * student),
+        ("{stage: 0}", 2 * teacher + 4 * student),
+    ):
+        (rank,) = roles(job(*distil, f"learn.zero={zero}"))
+        assert rank.total("load") == GIB + held, zero
+
+
+def test_a_model_that_is_an_adapter_is_merged_in_float32(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    plain, merged = (parts(job(f"model.path={path}")) for path in ("nobody/nothing", tmp_path))
+    name = "weights while they are read"
+    assert name not in plain
+    assert merged[name].held == {"load": 4 * PARAMETERS}
 
 
 VLLM = "sample.engine={kind: vllm}"

@@ -9,9 +9,27 @@ from types import SimpleNamespace
 
 import pytest
 
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
+from reasontrain.algo.objectives import Nll
+from reasontrain.learner.factory import make_learner
+from reasontrain.models import describe
+from reasontrain.recipe import Recipe, apply_overrides, build
 from reasontrain.run import checkpoint
 from reasontrain.run.directory import RunDirectory
 from reasontrain.types import RunError, UserError
+from tests.tiny import batch
+
+RECIPE = {
+    "name": "x",
+    "steps": 10,
+    "model": {"path": "testbed:student"},
+    "task": {"kind": "arithmetic"},
+    "sample": {"max_tokens": 32, "group_size": 4},
+    "advantage": {"kind": "group_normalized"},
+    "objective": {"kind": "grpo"},
+    "loss_aggregation": "token_mean",
+    "learn": {"lr": 0.001, "rollouts_per_step": 8},
+}
 
 
 def writer(content: bytes) -> Callable[[Path], None]:
@@ -146,12 +164,60 @@ def test_a_directory_without_its_manifest_is_no_checkpoint(
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"GB free, and this run needs .* GB for its checkpoints"):
-        checkpoint.check_space(RunDirectory(tmp_path / "run"), num_parameters=10**13, keep=2)
+        checkpoint.check_space(RunDirectory(tmp_path / "run"), 10**15)
     assert not (tmp_path / "run").exists()
-    checkpoint.check_space(RunDirectory(tmp_path / "run"), num_parameters=1000, keep=2)
+    checkpoint.check_space(RunDirectory(tmp_path / "run"), 1000)
 
 
 def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"written, because .*file is not a writable folder"):
-        checkpoint.check_space(RunDirectory(tmp_path / "file" / "run"), num_parameters=10, keep=1)
+        checkpoint.check_space(RunDirectory(tmp_path / "file" / "run"), 10)
+
+
+def size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("model.lora={rank: 8}", "model.export=bfloat16"),
+        ("learn.optimizer.kind=muon",),
+        ("objective.kind=nll", "token_selection.kind=sstoken", "history={kind: ema}"),
+    ],
+    ids=["adamw", "lora", "muon", "moving-average"],
+)
+def test_the_room_that_a_run_needs_is_what_it_takes(
+    tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    recipe = build(Recipe, apply_overrides(RECIPE, changes), "test")
+    learner = make_learner(recipe)
+    data = batch()
+    learner.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])
+    saved = tmp_path / "saved"
+    final = tmp_path / "final"
+    for directory in (saved, final):
+        directory.mkdir()
+    learner.save(saved)
+    learner.export(final)
+    described = describe(recipe.model)
+    assert checkpoint.checkpoint_bytes(recipe, described) == pytest.approx(size(saved), rel=0.04)
+    assert checkpoint.final_bytes(recipe, described) == pytest.approx(size(final), rel=0.04)
+
+
+@pytest.mark.parametrize(("every", "saved"), [(0, 1), (5, 2), (4, 3), (1, 3)])
+def test_room_is_counted_for_the_checkpoints_that_there_will_be(
+    tmp_path: Path, every: int, saved: int
+) -> None:
+    recipe = build(Recipe, apply_overrides(RECIPE, [f"checkpoint.every={every}"]), "test")
+    described = describe(recipe.model)
+    one = checkpoint.checkpoint_bytes(recipe, described)
+    final = checkpoint.final_bytes(recipe, described)
+    run = RunDirectory(tmp_path / "run")
+    expected = max(saved * one, min(saved, 2) * one + final) + checkpoint.SMALL_FILES
+    assert checkpoint.needed_bytes(run, recipe, described) == expected
+    for step in (1, 2):  # left by a run that was interrupted
+        run.checkpoint_at(step).mkdir(parents=True)
+    assert checkpoint.needed_bytes(run, recipe, described) == 3 * one + checkpoint.SMALL_FILES
