@@ -17,7 +17,7 @@ from reasontrain.learner.history import (
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.policy_learner import PolicyLearner
-from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
+from reasontrain.learner.policy_module import FrozenModel, LocalModel, UnshardedModel
 from reasontrain.models import DType, Importance, ModelSettings, Policy
 from reasontrain.models.attention import check
 from reasontrain.recipe import LearnSettings, MovingAverage, PastCheckpoint, Recipe
@@ -29,7 +29,12 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     `teacher` replaces the recipe's, if it runs in another process.
     Ranks join their process group before (see `distributed`).
     """
-    policy = models.load(recipe.model, trainable=True, layout=recipe.learn.layout)
+    policy = models.load(
+        recipe.model,
+        trainable=True,
+        layout=recipe.learn.layout,
+        sequence_parallel=recipe.learn.sequence_parallel,
+    )
     if recipe.sample is not None and recipe.sample.thought is not None:
         policy.measure_ids_in_use(recipe.task.problems())
     if recipe.model.lora is not None:
@@ -90,6 +95,13 @@ def compose_learner(
         from reasontrain.learner.zero import ZeroEngine
 
         engine = ZeroEngine(policy, settings)
+    if settings.sequence_parallel > 1:
+        from reasontrain.learner.sequence_parallel import UlyssesGroup
+
+        group = UlyssesGroup.of_this_rank(settings.sequence_parallel)
+        compared = [one.policy for one in (teacher, reference) if isinstance(one, LocalModel)]
+        for one in (policy, *compared, *(history.policies if history is not None else ())):
+            one.sequence_group = group
     observer = Observer(
         engine,
         temperature=temperature,
@@ -105,7 +117,9 @@ def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenMod
     """A model that is only compared with; `run.build` has checked that token ids agree."""
     device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
     loaded = models.load(
-        replace(settings, export=None, lora=None, device=device), layout=recipe.learn.layout
+        replace(settings, export=None, lora=None, device=device),
+        layout=recipe.learn.layout,
+        sequence_parallel=recipe.learn.sequence_parallel,
     )
     zero = recipe.learn.zero
     if zero is not None and zero.frozen == "sharded":
@@ -152,6 +166,7 @@ def _wide(recipe: Recipe, policy: Policy) -> Policy:
         ),
         trainable=True,
         layout=recipe.learn.layout,
+        sequence_parallel=recipe.learn.sequence_parallel,
     )
     loaded.model.requires_grad_(False).eval()
     return loaded

@@ -36,7 +36,11 @@ RANDOM = ("drop", "jitter")
 
 
 def load(
-    settings: ModelSettings, *, trainable: bool = False, layout: Layout | None = None
+    settings: ModelSettings,
+    *,
+    trainable: bool = False,
+    layout: Layout | None = None,
+    sequence_parallel: int = 1,
 ) -> Policy:
     """The policy at `settings.path`.
 
@@ -44,6 +48,7 @@ def load(
         settings: path and numerics.
         trainable: keep float32 weights; a frozen model has weights of `settings.dtype`.
         layout: the layout of the micro-batches that it will see; None if it only samples.
+        sequence_parallel: the number of ranks that share the rows of those micro-batches.
 
     Returns:
         The policy.
@@ -67,7 +72,9 @@ def load(
         policy = load_adapter(base, adapter, trainable=trainable)
     if settings.gradient_checkpointing and trainable:
         recompute_activations(policy.model)
-    about_packing = choose_attention(policy, settings.attention, layout)
+    about_packing = choose_attention(
+        policy, settings.attention, layout, sequence_parallel=sequence_parallel
+    )
     if layout is not None:
         check_layout(policy, layout)
     if about_packing is not None:
