@@ -80,11 +80,16 @@ def _page(estimate: Plan) -> Iterator[Table | str]:
 
 def _work(estimate: Plan) -> str:
     work = estimate.work
+    group = (
+        f"a rank of {work.ranks}"
+        if work.sequence_parallel == 1
+        else f"{work.sequence_parallel} ranks of {work.ranks} that share sequences"
+    )
     return (
         f"a step: {work.prompts:,} prompts, {work.rollouts:,} rollouts of "
         f"{work.prompt_tokens:,} + {work.response_tokens:,} "
         f"tokens (assumed), {work.tokens:,} tokens\n"
-        f"a rank of {work.ranks}: {work.rollouts_per_rank:,} rollouts in "
+        f"{group}: {work.rollouts_per_group:,} rollouts in "
         f"{work.micro_batches_per_rank:,} micro-batches of "
         f"{work.rollouts_per_micro_batch:,} ({work.micro_batch_tokens:,} tokens, "
         f"{work.micro_batch_rows:,} positions with a loss); "

@@ -36,6 +36,33 @@ class SoftInputs:
 
 
 @dataclass(frozen=True)
+class SequenceShard:
+    """The part of every row that one of several ranks holds: as many consecutive columns on each.
+
+    Attributes:
+        rank: this rank's number among `size`.
+        size: how many ranks share the row.
+    """
+
+    rank: int
+    size: int
+
+    def columns(self, width: int) -> slice:
+        """The columns of rows of this width that the rank holds."""
+        share = width // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def holds(self, place_N: Int[Tensor, " N"], width: int) -> Bool[Tensor, " N"]:
+        """True at places of flattened rows of this width that the rank holds."""
+        return place_N % width // (width // self.size) == self.rank
+
+    def place(self, place_N: Int[Tensor, " N"], width: int) -> Int[Tensor, " N"]:
+        """The same places, all of them held, in the rank's own flattened columns."""
+        held = self.columns(width)
+        return place_N // width * (held.stop - held.start) + place_N % width - held.start
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """The trunk's input for K rollouts, and the place of each of their tokens in its output.
 
@@ -54,6 +81,8 @@ class MicroBatch:
         soft: embeddings of soft thoughts. If the batch has any, every micro-batch has this field,
             empty or not, so that all ranks run the same collectives.
         images: those of the K prompts, if any prompt of the batch has one.
+        shard: this rank's part of the rows, if ranks share them; ids and positions are of whole
+            rows nevertheless.
     """
 
     index_K: Int[Tensor, " K"]
@@ -62,6 +91,7 @@ class MicroBatch:
     start_K: Int[Tensor, " K"]
     soft: SoftInputs | None = None
     images: tuple[Image | None, ...] = ()
+    shard: SequenceShard | None = None
 
     @property
     def cu_seq_lens(self) -> tuple[int, ...] | None:
@@ -75,9 +105,39 @@ class MicroBatch:
         return (*starts, self.ids_RT.numel())
 
     def tokens(self, among_BT: Bool[Tensor, "B T"]) -> MicroBatchTokens:
-        """The tokens of this micro-batch at which a mask over the batch is true."""
+        """The tokens of this micro-batch at which a mask over the batch is true.
+
+        Of rows that ranks share, they are those that this rank's hidden states predict: each token
+        is on one rank.
+        """
+        tokens = self._tokens(among_BT)
+        if self.shard is None:
+            return tokens
+        held_N = self.shard.holds(tokens.logit_position_N, self.ids_RT.shape[1])
+        return MicroBatchTokens(self, tokens.local_N[held_N], tokens.token_N[held_N])
+
+    def _tokens(self, among_BT: Bool[Tensor, "B T"]) -> MicroBatchTokens:
+        """The tokens at which a mask over the batch is true, whichever rank holds them."""
         local_N, token_N = among_BT[self.index_K].nonzero(as_tuple=True)
         return MicroBatchTokens(self, local_N, token_N)
+
+    def shared(self, shard: SequenceShard) -> MicroBatch:
+        """This micro-batch on one of the ranks that share its rows.
+
+        Rows are padded on the right to a multiple of the ranks, where causal attention from real
+        tokens does not reach; in a packed row the padding belongs to the last sequence.
+        """
+        num_rows, width = self.ids_RT.shape
+        more = -width % shard.size
+        if more:
+            next_R1 = self.position_RT[:, -1:] + 1
+            position_RT = torch.cat([self.position_RT, next_R1 + torch.arange(more)], 1)
+            ids_RT = torch.cat([self.ids_RT, self.ids_RT.new_zeros(num_rows, more)], 1)
+            start_K = self.start_K + self.start_K // width * more
+            return replace(
+                self, ids_RT=ids_RT, position_RT=position_RT, start_K=start_K, shard=shard
+            )
+        return replace(self, shard=shard)
 
     def num_tokens(self, batch: Batch) -> int:
         """The number of tokens of its rollouts, prompts included."""
@@ -85,7 +145,7 @@ class MicroBatch:
 
     def to_layout(self, mask_BS: Bool[Tensor, "B S"]) -> Bool[Tensor, "R T"]:
         """A mask over the tokens of the batch (S wide), arranged as `ids_RT`."""
-        tokens = self.tokens(mask_BS)
+        tokens = self._tokens(mask_BS)
         mask_M = torch.zeros(self.ids_RT.numel(), dtype=torch.bool)
         mask_M[tokens.place_N] = True
         return mask_M.view(self.ids_RT.shape)
@@ -155,6 +215,7 @@ def make_mini_batches(
     layout: Layout,
     rank: int = 0,
     num_ranks: int = 1,
+    sequence_parallel: int = 1,
 ) -> list[MiniBatch]:
     """Split a batch by whole rollouts (or pairs) into `num` mini-batches, packed for this rank.
 
@@ -171,11 +232,14 @@ def make_mini_batches(
         num_ranks: number of ranks that share each mini-batch. All get the same number of
             micro-batches, because a forward and a backward are collective operations: a rank with
             less work ends with empty ones.
+        sequence_parallel: number of neighbouring ranks that take the same micro-batches, each a
+            part of their rows. To the division of the batch they are one rank.
 
     Returns:
         The mini-batches, in the order in which they are learned from.
     """
     length_U, size = atomic_units(batch, layout)
+    group, sequence_rank = divmod(rank, sequence_parallel)
     mini_batches = []
     for unit_M in _deal_out(batch, len(length_U), num):
         parts = [
@@ -183,14 +247,18 @@ def make_mini_batches(
                 unit_rollouts(unit_M[torch.tensor(shard)[part]].tolist(), size)
                 for part in pack_micro_batches(length_U[unit_M][shard], micro_batch_tokens, layout)
             ]
-            for shard in shard_across_ranks(length_U[unit_M], num_ranks)
+            for shard in shard_across_ranks(length_U[unit_M], num_ranks // sequence_parallel)
         ]
         most = max(map(len, parts))
-        filled = parts[rank] + [[] for _ in range(most - len(parts[rank]))]
+        filled = parts[group] + [[] for _ in range(most - len(parts[group]))]
+        micro_batches = [build_micro_batch(batch, index, layout) for index in filled]
+        if sequence_parallel > 1:
+            shard = SequenceShard(sequence_rank, sequence_parallel)
+            micro_batches = [micro.shared(shard) for micro in micro_batches]
         mini_batches.append(
             MiniBatch(
                 torch.tensor(unit_rollouts(unit_M.tolist(), size), dtype=torch.long),
-                [build_micro_batch(batch, index, layout) for index in filled],
+                micro_batches,
             )
         )
     return mini_batches

@@ -101,7 +101,7 @@ class PlainEngine:
     def __init__(self, policy: Policy, settings: LearnSettings) -> None:
         self.policy = policy
         self.timer = Stopwatch(policy.device)
-        self.policy_module = PolicyModule(policy)
+        self.policy_module = PolicyModule(policy, offload=settings.activation_offload)
         self.optimizer = Optimizer(policy.model, settings)
         self.max_grad_norm = settings.max_grad_norm
 

@@ -21,7 +21,7 @@ from reasontrain.learner.history import (
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.policy_learner import PolicyLearner
-from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
+from reasontrain.learner.policy_module import FrozenModel, LocalModel, UnshardedModel
 from reasontrain.learner.top_k_teacher import StoredTopK, TopKSource
 from reasontrain.models import DType, Importance, ModelSettings, Placement, Policy
 from reasontrain.models.attention import check
@@ -55,7 +55,11 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     copied = frozen_history(recipe) if "history" in measured else None
     placement = placement_of(recipe)
     policy = models.load(
-        recipe.model, trainable=True, layout=recipe.learn.layout, placement=placement
+        recipe.model,
+        trainable=True,
+        layout=recipe.learn.layout,
+        placement=placement,
+        sequence_parallel=recipe.learn.sequence_parallel,
     )
     with placement.whole_in_forward(policy.model):
         if recipe.sample is not None and recipe.sample.thought is not None:
@@ -114,6 +118,13 @@ def compose_learner(
         from reasontrain.learner.zero import ZeroEngine
 
         engine = ZeroEngine(policy, settings)
+    if settings.sequence_parallel > 1:
+        from reasontrain.learner.sequence_parallel import UlyssesGroup
+
+        group = UlyssesGroup.of_this_rank(settings.sequence_parallel)
+        others = [one.policy for one in (teacher, reference) if isinstance(one, LocalModel)]
+        for one in (policy, *others, *(history.policies if history is not None else ())):
+            one.sequence_group = group
     observer = Observer(
         engine,
         temperature=temperature,
@@ -162,7 +173,13 @@ def frozen(recipe: Recipe, settings: ModelSettings) -> FrozenModel:
     device = models.device_of(recipe.model.device)
     settings = _frozen_settings(settings, device)
     if zero is None or zero.frozen != "sharded":
-        return UnshardedModel(models.load(settings, layout=recipe.learn.layout))
+        return UnshardedModel(
+            models.load(
+                settings,
+                layout=recipe.learn.layout,
+                sequence_parallel=recipe.learn.sequence_parallel,
+            )
+        )
     from reasontrain.learner.zero import ShardedModel, sharded_settings
 
     zero = sharded_settings(zero)
@@ -171,6 +188,7 @@ def frozen(recipe: Recipe, settings: ModelSettings) -> FrozenModel:
         settings,
         layout=recipe.learn.layout,
         placement=_partition(recipe, zero, device, dtype),
+        sequence_parallel=recipe.learn.sequence_parallel,
     )
     return ShardedModel(loaded, zero, recipe.learn)
 
@@ -212,6 +230,7 @@ def _wide(recipe: Recipe) -> Policy:
         replace(_frozen_settings(recipe.earlier, device), gradient_checkpointing=False),
         trainable=True,
         layout=recipe.learn.layout,
+        sequence_parallel=recipe.learn.sequence_parallel,
     )
     loaded.model.requires_grad_(False).eval()
     return loaded

@@ -63,7 +63,7 @@ class Observer:
         self.reference = reference
         self.history = history or History()
         self.importance = importance or Importance()
-        self.teacher_hidden: dict[int, Float[Tensor, "N D"]] = {}
+        self.teacher_hidden: dict[int, tuple[Int[Tensor, " N"], Float[Tensor, "N D"]]] = {}
         self._no_teacher_hidden: Float[Tensor, "0 D"] | None = None
         self._teacher = teacher
         self._compared = compared
@@ -153,10 +153,9 @@ class Observer:
                 return self.teacher.hidden(tokens.micro_batch, tokens.logit_position_N)
         parts = [self._no_teacher_hidden]
         for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
-            rank_T = batch.is_response_BT[index].long().cumsum(0) - 1
-            hidden_ND = self.teacher_hidden[int(batch.rollout_B[index])]
+            kept_N, hidden_ND = self.teacher_hidden[int(batch.rollout_B[index])]
             token_N = tokens.token_N[tokens.local_N == local]
-            parts.append(hidden_ND[rank_T[token_N].to(hidden_ND.device)])
+            parts.append(hidden_ND[torch.searchsorted(kept_N, token_N).to(hidden_ND.device)])
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -217,7 +216,11 @@ class Observer:
         # The empty slice tells the width D to a micro-batch of which no rollout is kept.
         self._no_teacher_hidden = hidden_ND[:0]
         for local, index in enumerate(micro.index_K.tolist()):
-            self.teacher_hidden[int(batch.rollout_B[index])] = hidden_ND[tokens.local_N == local]
+            among_N = tokens.local_N == local
+            self.teacher_hidden[int(batch.rollout_B[index])] = (
+                tokens.token_N[among_N],
+                hidden_ND[among_N],
+            )
         with self.teacher.head() as head:
             compute = self._statistics(
                 tokens.of(batch.ids_BT), names, self._compare(hidden_ND, head)

@@ -242,6 +242,7 @@ class PolicyLearner:
             layout=self.settings.layout,
             rank=self.engine.rank,
             num_ranks=self.engine.num_ranks,
+            sequence_parallel=self.settings.sequence_parallel,
         )
         self._cut = (batch, self.settings, mini_batches)
         return mini_batches

@@ -57,7 +57,7 @@ class ZeroEngine:
         assert settings.zero is not None, "a learner of many ranks has `learn.zero`"
         self.policy = policy
         self.timer = Stopwatch(policy.device)
-        self.policy_module = PolicyModule(policy)
+        self.policy_module = PolicyModule(policy, offload=settings.activation_offload)
         self.zero = settings.zero
         self.rank = dist.get_rank()
         self.num_ranks = dist.get_world_size()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         base_settings,
         own_tokenizer,
     )
+    from reasontrain.models.attention_choice import heads_refusal
     from reasontrain.models.description import (
         Description,
         cache_numbers,
@@ -92,6 +93,7 @@ __all__ = [
     "facts_about",
     "fingerprint",
     "gguf_file",
+    "heads_refusal",
     "in_folder",
     "load",
     "load_weights",
@@ -114,6 +116,7 @@ _MODULES = {
     "base_of": "adapter_files",
     "base_settings": "adapter_files",
     "own_tokenizer": "adapter_files",
+    "heads_refusal": "attention_choice",
     "Description": "description",
     "cache_numbers": "description",
     "class_of": "description",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available
@@ -19,7 +20,7 @@ from reasontrain.models.layouts import packing_error, tolerance
 from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import messages_of_libraries
 from reasontrain.models.settings import Attention
-from reasontrain.models.varlen import VARLEN
+from reasontrain.models.varlen import VARLEN, head_error
 from reasontrain.types import UserError
 
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
@@ -50,7 +51,13 @@ def check_installed(attention: Attention) -> None:
         )
 
 
-def choose_attention(policy: Policy, attention: Attention, layout: Layout | None) -> str | None:
+def choose_attention(
+    policy: Policy,
+    attention: Attention,
+    layout: Layout | None,
+    *,
+    sequence_parallel: int = 1,
+) -> str | None:
     """Set the attention of a model that was loaded with transformers' default or as requested.
 
     "auto" attends by lengths to packed rows if that is exact for this model.
@@ -59,13 +66,25 @@ def choose_attention(policy: Policy, attention: Attention, layout: Layout | None
         policy: the model.
         attention: the setting of the recipe.
         layout: the layout of the micro-batches that the model will see; None if it only samples.
+        sequence_parallel: the number of ranks that share the rows of micro-batches; several need
+            attention by lengths in either layout, because no rank builds a mask of whole rows.
 
     Returns:
         A sentence about packed rows that need a mask; None if there are none.
 
     Raises:
-        UserError: the recipe sets `varlen`, and it is not exact for this model.
+        UserError: the recipe sets `varlen` or `sequence_parallel`, and attention by lengths is not
+            exact for this model, or its heads do not divide over the ranks.
     """
+    architecture = policy.model.config.model_type
+    if sequence_parallel > 1:
+        reason = heads_refusal(policy.model.config, sequence_parallel) or _refusal(policy)
+        if reason is not None:
+            raise UserError(
+                f"learn.sequence_parallel is {sequence_parallel}, and ranks cannot share the "
+                f"sequences of {architecture}: {reason}; use `sequence_parallel: 1`"
+            )
+        return None
     if attention != VARLEN and not (attention == "auto" and layout == "packed"):
         return None
     before = policy.model.config._attn_implementation
@@ -73,7 +92,6 @@ def choose_attention(policy: Policy, attention: Attention, layout: Layout | None
     if refusal is None:
         return None
     _set(policy, before)
-    architecture = policy.model.config.model_type
     if attention == VARLEN:
         raise UserError(
             f"model.attention is varlen, and {architecture} cannot attend by the lengths of packed "
@@ -83,6 +101,19 @@ def choose_attention(policy: Policy, attention: Attention, layout: Layout | None
         f"each packed micro-batch of L tokens gets a mask of L x L, because {architecture} cannot "
         f"attend by the lengths of packed sequences: {refusal}; `learn.layout: padded` needs none"
     )
+
+
+def heads_refusal(config: PreTrainedConfig, size: int) -> str | None:
+    """The reason why so many ranks cannot share the heads of this model; None if they can."""
+    text = config.get_text_config()
+    values = text.to_dict()
+    num_heads, num_key_heads = (
+        values.get(text.attribute_map.get(name, name))
+        for name in ("num_attention_heads", "num_key_value_heads")
+    )
+    if not isinstance(num_heads, int):
+        return "its configuration has no single number of attention heads"
+    return head_error(num_heads, num_key_heads or num_heads, size)
 
 
 def _set(policy: Policy, name: str) -> None:

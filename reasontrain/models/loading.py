@@ -49,6 +49,7 @@ def load(
     trainable: bool = False,
     layout: Layout | None = None,
     placement: Placement | None = None,
+    sequence_parallel: int = 1,
 ) -> Policy:
     """The policy at `settings.path`.
 
@@ -58,6 +59,7 @@ def load(
             whose weights do not change has them in `settings.dtype`.
         layout: the layout of the micro-batches that it will see; None if it only samples.
         placement: the place of weights, in a dtype of its own; None: the device of the settings.
+        sequence_parallel: the number of ranks that share the rows of those micro-batches.
 
     Returns:
         The policy.
@@ -84,7 +86,9 @@ def load(
     if settings.gradient_checkpointing and trainable:
         recompute_activations(policy.model)
     with placement.whole_in_forward(policy.model):
-        about_packing = choose_attention(policy, settings.attention, layout)
+        about_packing = choose_attention(
+            policy, settings.attention, layout, sequence_parallel=sequence_parallel
+        )
         if layout is not None:
             check_layout(policy, layout)
     if about_packing is not None:

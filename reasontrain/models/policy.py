@@ -14,7 +14,12 @@ from transformers.cache_utils import Cache
 from reasontrain.models.description import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space, measure_ids_in_use
 from reasontrain.models.kernels import choose_sdpa_kernels
-from reasontrain.models.varlen import length_arguments, register_varlen
+from reasontrain.models.varlen import (
+    SequenceGroup,
+    group_arguments,
+    length_arguments,
+    register_varlen,
+)
 from reasontrain.models.vision import Vision
 from reasontrain.types import Image, Problem
 from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
@@ -51,6 +56,8 @@ class Policy:
         self.vision = vision
         self.vocabulary = vocabulary
         self.input_space = input_space(model, tokenizer)
+        # The ranks that share the rows of micro-batches with this one, each a part of every row.
+        self.sequence_group: SequenceGroup | None = None
 
     def measure_ids_in_use(self, problems: Sequence[Problem]) -> None:
         """Make the embeddings of these problems' ids the unit of a soft thought's noise.
@@ -134,6 +141,7 @@ class Policy:
         mask: Int[Tensor, "B S"] | Bool[Tensor, "B 1 T S"] | None = None,
         cache: Cache | None = None,
         images: Sequence[Image | None] = (),
+        sequence_group: SequenceGroup | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Last hidden states, after the final norm.
 
@@ -148,14 +156,19 @@ class Policy:
                 columns S that each token sees.
             cache: key-value cache that the T tokens are appended to; None for none.
             images: the image of each of the B sequences, or None.
+            sequence_group: the ranks that share the rows: the T tokens are this rank's columns of
+                them, and `cu_seq_lens` is of the whole row. None if the rows are whole.
 
         Returns:
             Hidden states in the policy's dtype.
         """
         image_inputs = {} if self.vision is None or ids is None else self.vision.inputs(ids, images)
         inputs: dict[str, object] = {"attention_mask": mask, **image_inputs}
-        if cu_seq_lens is not None and not image_inputs:
-            inputs |= length_arguments(self.model, cu_seq_lens)
+        if not image_inputs:
+            if cu_seq_lens is not None:
+                inputs |= length_arguments(self.model, cu_seq_lens)
+            if sequence_group is not None:
+                inputs |= group_arguments(self.model, sequence_group)
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         ):

@@ -5,16 +5,20 @@ scaled dot-product attention on one sequence after the other, which gives the sa
 transformers calls it by the name "varlen". Rows without lengths (padded micro-batches, prefill and
 decoding) take the same path as under "sdpa".
 
+Rows that ranks share, each a part of the columns, are exchanged for whole rows of a part of the
+heads, which need no mask either: padding stands on the right, and a window is a number.
+
 Shapes: one row of T tokens in several sequences, H query heads, K key heads, H a multiple of K,
 d channels of a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from inspect import Parameter, signature
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,6 +38,53 @@ OTHER_SOFTMAX = ("softcap", "s_aux", "position_bias")
 """Arguments by which some architectures change the scores before the softmax."""
 QUERY_BLOCK = 512
 """Queries of a sliding window that are computed at once where the kernel does not run."""
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Query [R, H, T, d], key and value [R, K, T, d] of whole rows -> output [R, T, H, d]."""
+
+
+@runtime_checkable
+class SequenceGroup(Protocol):
+    """The ranks that share rows: each holds as many consecutive columns of them.
+
+    Attributes:
+        size: how many they are.
+    """
+
+    size: int
+
+    def attention(
+        self,
+        query: Float[Tensor, "R H t d"],
+        key: Float[Tensor, "R K t d"],
+        value: Float[Tensor, "R K t _"],
+        attend: Attend,
+    ) -> Float[Tensor, "R t H _"]:
+        """Attention of this rank's t columns to all columns of the rows.
+
+        Args:
+            query: queries of this rank's columns, H a multiple of `size`.
+            key: keys of its columns; K is a multiple of `size` or divides it.
+            value: values of its columns.
+            attend: attention of whole rows for some of the heads.
+        """
+        ...
+
+
+def head_error(num_heads: int, num_key_heads: int, size: int) -> str | None:
+    """The reason why so many ranks cannot share the heads of an attention; None if they can.
+
+    Args:
+        num_heads: query heads H.
+        num_key_heads: key and value heads K.
+        size: the number of ranks.
+    """
+    if num_heads % size:
+        return f"its {num_heads} attention heads do not divide over {size} ranks"
+    if num_key_heads % size and size % num_key_heads:
+        return f"its {num_key_heads} key-value heads neither divide over {size} ranks nor divide it"
+    return None
 
 
 def register_varlen() -> None:
@@ -73,10 +124,23 @@ def length_arguments(model: PreTrainedModel, cu_seq_lens: Sequence[int]) -> dict
     }
     if implementation == VARLEN:
         arguments["sequence_lengths"] = lengths
-        # transformers returns a mask of four dimensions as it is. Without one it would compare
-        # positions on the device and build the S x S mask that lengths replace.
-        arguments["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+        arguments["attention_mask"] = _no_mask(device)
     return arguments
+
+
+def group_arguments(model: PreTrainedModel, group: SequenceGroup) -> dict[str, object]:
+    """The arguments that tell attention which ranks hold the other columns of the rows."""
+    implementation = str(model.config._attn_implementation)
+    assert implementation == VARLEN, f"{implementation} attention sees one rank's columns only"
+    return {"sequence_group": group, "attention_mask": _no_mask(model.device)}
+
+
+def _no_mask(device: torch.device) -> Bool[Tensor, "1 1 1 1"]:
+    """A placeholder that transformers returns as it is, because it has four dimensions.
+
+    Without a mask it would compare positions on the device and build an S x S mask.
+    """
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 def varlen_attention(  # the signature of transformers' attention functions
@@ -91,6 +155,7 @@ def varlen_attention(  # the signature of transformers' attention functions
     is_causal: bool | None = None,
     cu_seq_lens_q: Tensor | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
+    sequence_group: SequenceGroup | None = None,
     **rest: object,
 ) -> tuple[Float[Tensor, "R T H _"], None]:
     """Causal attention within each sequence of a packed row, or transformers' SDPA.
@@ -106,6 +171,7 @@ def varlen_attention(  # the signature of transformers' attention functions
         is_causal: False if later tokens are seen; None leaves it to the module.
         cu_seq_lens_q: where each sequence begins, and the length of the row, on the device.
         sequence_lengths: the lengths of the packed sequences; None if the rows are not packed.
+        sequence_group: the ranks that hold the other columns of the rows; None if they are whole.
         rest: further arguments of transformers' attention functions.
 
     Returns:
@@ -114,7 +180,7 @@ def varlen_attention(  # the signature of transformers' attention functions
     Raises:
         UserError: the architecture adds a mask of its own or changes the scores.
     """
-    if sequence_lengths is None or cu_seq_lens_q is None:
+    if sequence_group is None and (sequence_lengths is None or cu_seq_lens_q is None):
         options = {"sliding_window": sliding_window, "is_causal": is_causal, **rest}
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
@@ -127,16 +193,40 @@ def varlen_attention(  # the signature of transformers' attention functions
     causal = vars(module).get("is_causal", True) if is_causal is None else is_causal
     if not causal:
         raise UserError("its attention is not causal")
-    output = packed_attention(
-        query,
-        key,
-        value,
-        cu_seq_lens=cu_seq_lens_q,
-        lengths=sequence_lengths,
-        scaling=scaling,
-        window=sliding_window,
-    )
-    return output, None
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if sequence_lengths is None or cu_seq_lens_q is None:
+            return _padded_attention(query, key, value, scaling=scaling, window=sliding_window)
+        return packed_attention(
+            query,
+            key,
+            value,
+            cu_seq_lens=cu_seq_lens_q,
+            lengths=sequence_lengths,
+            scaling=scaling,
+            window=sliding_window,
+        )
+
+    if sequence_group is None:
+        return attend(query, key, value), None
+    return sequence_group.attention(query, key, value, attend), None
+
+
+def _padded_attention(
+    query: Float[Tensor, "R H T d"],
+    key: Float[Tensor, "R K T d"],
+    value: Float[Tensor, "R K T _"],
+    *,
+    scaling: float | None,
+    window: int | None,
+) -> Float[Tensor, "R T H _"]:
+    """Causal attention of rows that are padded on the right, one sequence each."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    device = query.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = (part.to(dtype) for part in (query, key, value))
+    return _alone(query, key, value, scale=scale, window=window).transpose(1, 2)
 
 
 def packed_attention(
@@ -234,14 +324,14 @@ def _by_kernel(
 
 
 def _alone(
-    query: Float[Tensor, "1 H T d"],
-    key: Float[Tensor, "1 K T d"],
-    value: Float[Tensor, "1 K T d"],
+    query: Float[Tensor, "R H T d"],
+    key: Float[Tensor, "R K T d"],
+    value: Float[Tensor, "R K T _"],
     *,
     scale: float,
     window: int | None,
-) -> Float[Tensor, "1 H T d"]:
-    """Causal attention of one sequence."""
+) -> Float[Tensor, "R H T _"]:
+    """Causal attention of rows that are one sequence each."""
     length = query.shape[2]
     if query.device.type == "cuda":
         # SDPA's kernels for float32 on a GPU take no grouped heads; its fallback stores all scores.

@@ -317,7 +317,7 @@ def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
 
 def _teacher(job: PlannedJob, teacher: FrozenRole) -> Iterator[MemoryPart]:
     """The parts of a process that holds the teacher only."""
-    tokens = job.work.micro_batch_tokens
+    tokens = job.work.rollouts_per_micro_batch * job.work.length  # whole sequences
     yield _context(job)
     yield MemoryPart("weights", _everywhere(teacher.weights))
     yield from loading.whole(job, teacher.shape, teacher.number_bytes, merged=teacher.merged)

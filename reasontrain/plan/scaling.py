@@ -9,6 +9,7 @@ an upper bound for the stated rates. Every GPU is a learner rank that also sampl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from reasontrain.models import Shape
@@ -65,7 +66,10 @@ def _on(job: PlannedJob, gpus: int) -> PlannedJob:
     if sample is not None and job.reserving_engine is not None and job.cluster.samplers:
         # the settings were those of an engine that has its GPUs to itself
         sample = replace(sample, engine=sample.engine.on_one_gpu())
-    return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample))
+    # Groups that share sequences are as large as this number of ranks allows.
+    size = math.gcd(job.recipe.learn.sequence_parallel, gpus)
+    learn = replace(job.recipe.learn, sequence_parallel=size)
+    return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample, learn=learn))
 
 
 def _predict(job: PlannedJob, gpus: int) -> Prediction:
@@ -121,7 +125,7 @@ def _forward(shape: Shape, length: int) -> float:
 def _evidence(job: PlannedJob) -> float:
     """Operations of a rank before the loss, including frozen models."""
     work = job.work
-    tokens = work.rollouts_per_rank * work.length
+    tokens = work.tokens_per_rank
     rows = work.rows_per_rank
     total = job.passes * (tokens * _forward(job.shape, work.length) + head(job.shape, rows))
     frozen = [model for model in (job.reference, job.history) if model is not None]
@@ -143,7 +147,7 @@ def _learning(job: PlannedJob) -> float:
     work = job.work
     backward = 2 if job.trains_head else 1  # frozen weights have no gradient
     passes = 1 + backward + (1 if job.recipe.model.gradient_checkpointing else 0)
-    trunk = work.rollouts_per_rank * work.length * _forward(job.shape, work.length) * passes
+    trunk = work.tokens_per_rank * _forward(job.shape, work.length) * passes
     products = head(job.shape, 1, 3 if job.trains_head else 2)
     if job.teacher is not None and job.recipe.objective.needs_teacher:
         products += head(job.teacher.shape, 1)

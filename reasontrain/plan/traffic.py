@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reasontrain.plan import shape as shapes
+from reasontrain.plan.activations import number
 from reasontrain.plan.roles import FrozenRole, PlannedJob
 
 ID_BYTES = 8
@@ -45,6 +46,8 @@ def _collectives(job: PlannedJob) -> Iterator[Flow]:
     weights = ring * job.weight_bytes * (job.trainable + job.base)
     micro = job.work.micro_batches_per_rank
     updates = job.recipe.learn.updates_per_batch
+    if job.work.sequence_parallel > 1:
+        yield Flow("positions exchanged for heads", _exchanged(job), "each rank")
     if job.stage < 2:
         times = "once" if updates == 1 else f"{updates} times"
         yield Flow(f"gradients, reduced {times}", int(2 * gradients * updates), "each rank")
@@ -66,6 +69,29 @@ def _collectives(job: PlannedJob) -> Iterator[Flow]:
                 int(ring * model.weights * micro),
                 "each rank",
             )
+
+
+def _exchanged(job: PlannedJob) -> int:
+    """Bytes of the exchanges around attention, by which ranks share sequences.
+
+    Queries, keys, values and the output of every layer, in each forward and each backward; of what
+    a rank holds, a part of 1 / `sequence_parallel` stays.
+    """
+    work = job.work
+    size = work.sequence_parallel
+    learned = 3 if job.recipe.model.gradient_checkpointing else 2
+    passes = job.recipe.learn.epochs_per_batch * learned + job.passes
+    runs = [(job.shape, number(job.mode), passes)]
+    runs += [
+        (model.shape, model.number_bytes, 1)
+        for model in job.frozen
+        if model is not job.teacher or not job.cluster.teachers
+    ]
+    per_token = 0
+    for shape, wide, times in runs:
+        keys = max(shapes.width_k(shape), size * shape.head_dim)  # copied if there are fewer heads
+        per_token += times * shape.num_layers * wide * 2 * (shapes.width_q(shape) + keys)
+    return work.tokens_per_rank * per_token * (size - 1) // size
 
 
 def _objects(job: PlannedJob) -> Iterator[Flow]:

@@ -72,7 +72,7 @@ def _whole_observed(job: PlannedJob) -> float:
 
 
 def _response_rows(job: PlannedJob) -> int:
-    return job.work.rollouts_per_micro_batch * job.work.response_tokens
+    return job.work.micro_batch_responses
 
 
 def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:

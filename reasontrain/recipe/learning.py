@@ -82,6 +82,13 @@ class LearnSettings:
         updates_per_batch: optimiser steps on each batch.
         epochs_per_batch: passes over each batch; it divides `updates_per_batch`.
         zero: DeepSpeed ZeRO, for the learner ranks of a `cluster`.
+        sequence_parallel: number of neighbouring learner ranks that share each micro-batch, every
+            one with a part of the positions of all its rows (DeepSpeed-Ulysses, Jacobs et al.
+            2023): each then keeps that part of the activations. It divides `cluster.learners` and
+            the attention heads, and cannot change a gradient.
+        activation_offload: keep the inputs of layers, which `model.gradient_checkpointing` saves
+            for the backward pass, in main memory: a GPU then holds one hidden state per token and
+            layer less, for a copy to main memory and one back. It needs gradient checkpointing.
     """
 
     lr: Positive
@@ -99,6 +106,8 @@ class LearnSettings:
     updates_per_batch: AtLeastOne = 1
     epochs_per_batch: AtLeastOne = 1
     zero: Zero | None = None
+    sequence_parallel: AtLeastOne = 1
+    activation_offload: bool = False
 
     @property
     def mini_batches(self) -> int:

@@ -13,7 +13,7 @@ from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
-from reasontrain.algo.objectives import SoftReinforce
+from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
 from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_selection import (
@@ -25,10 +25,11 @@ from reasontrain.algo.token_selection import (
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
 from reasontrain.recipe.history import MovingAverage, StartWeights
-from reasontrain.recipe.learning import Muon
+from reasontrain.recipe.learning import LearnSettings, Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import reference_errors
+from reasontrain.recipe.stages import TuneStage
 from reasontrain.recipe.teachers import StoredTeacher, WeightsTeacher
 from reasontrain.tasks import OfflineTask, PairTask, Reward
 
@@ -46,6 +47,8 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_answer_format_errors(recipe),
         *_filter_errors(recipe),
         *_cluster_errors(recipe),
+        *_sequence_parallel_errors(recipe),
+        *_offload_errors(recipe),
         *_history_errors(recipe),
         *_evaluation_errors(recipe),
     ]
@@ -73,6 +76,10 @@ def image_errors(recipe: Recipe) -> list[str]:
         errors.append(
             f"teacher.kind: a {recipe.teacher.kind} teacher is looked up by token ids and sees no "
             "image; use `kind: weights`"
+        )
+    if recipe.learn.sequence_parallel > 1:
+        errors.append(
+            "learn.sequence_parallel: sequences with images are not divided over ranks; use 1"
         )
     if "attention" in recipe.required_evidence:
         errors.append(
@@ -450,6 +457,73 @@ def _cluster_errors(recipe: Recipe) -> Iterator[str]:
         )
     if cluster.overlap:
         yield from _overlap_errors(recipe, cluster)
+
+
+def _sequence_parallel_errors(recipe: Recipe) -> Iterator[str]:
+    """Settings that ranks which share sequences do not support: each sees a part of every one."""
+    learners = recipe.cluster.learners if recipe.cluster is not None else 1
+    for key, learn in _learning(recipe):
+        if learners % learn.sequence_parallel:
+            yield (
+                f"{key}.sequence_parallel: {learners} learner ranks do not divide into groups of "
+                f"{learn.sequence_parallel} that share sequences; set `cluster.learners` to a "
+                f"multiple of {learn.sequence_parallel}"
+            )
+    size = recipe.learn.sequence_parallel
+    if size == 1:
+        return
+    if recipe.teacher is not None and recipe.teacher_model is None:
+        yield (
+            f"learn.sequence_parallel: a {recipe.teacher.kind} teacher is read for whole "
+            "responses, of which each rank has a part; use `teacher.kind: weights`, or 1"
+        )
+    objective = recipe.objective
+    if isinstance(objective, SequenceObjective):
+        yield (
+            f"learn.sequence_parallel: {objective.kind} sums log-probs over whole responses, of "
+            f"which each rank has a part; use an objective of tokens, such as grpo, or 1"
+        )
+    if "attention" in recipe.required_evidence:
+        yield (
+            "learn.sequence_parallel: the evidence `attention` compares a token with its whole "
+            "sequence, of which each rank has a part; use a rule that does not need it, or 1"
+        )
+    thought = recipe.sample.thought if recipe.sample is not None else None
+    if thought is not None and not isinstance(thought, HardThought):
+        yield (
+            f"learn.sequence_parallel: the embeddings of {thought.kind} thoughts are not divided "
+            f"over ranks; use `thought.kind: hard`, or 1"
+        )
+    models = {"model": recipe.model, **recipe.other_models}
+    for key, settings in models.items():
+        if settings.attention not in ("auto", "varlen"):
+            yield (
+                f"{key}.attention: {settings.attention} would attend to the columns of one rank "
+                f"only, with learn.sequence_parallel {size}; use auto"
+            )
+
+
+def _offload_errors(recipe: Recipe) -> Iterator[str]:
+    """Activations in main memory without gradient checkpointing, which decides which they are."""
+    if recipe.model.gradient_checkpointing:
+        return
+    for key, learn in _learning(recipe):
+        if learn.activation_offload:
+            yield (
+                f"{key}.activation_offload: moves the inputs of layers, and without gradient "
+                f"checkpointing everything inside them is saved too; set "
+                f"`model.gradient_checkpointing: true`"
+            )
+
+
+def _learning(recipe: Recipe) -> list[tuple[str, LearnSettings]]:
+    """The settings of learning of the run and of its stages, with their keys."""
+    tuned = [
+        (f"stages.{number}.learn", stage.learn)
+        for number, stage in enumerate(recipe.stages)
+        if isinstance(stage, TuneStage)
+    ]
+    return [("learn", recipe.learn), *tuned]
 
 
 def _overlap_errors(recipe: Recipe, cluster: Cluster) -> Iterator[str]:

@@ -97,6 +97,7 @@ MAY_CHANGE = (
     "resume",
     "learn.schedule_steps",
     "learn.zero",
+    "learn.sequence_parallel",
     # after a reward that failed, the run can go on in another way
     "task.on_error",
     "task.timeout_s",
@@ -399,6 +400,7 @@ def describe_models(recipe: Recipe) -> models.Description:
         described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
     ):
         logger.info(f"{recipe.model.path}: {fact}")
+    _check_heads(recipe, described, "model")
     for key, settings in recipe.other_models.items():
         role = "history model" if key == "history" else key
         other = models.describe(settings)
@@ -408,11 +410,22 @@ def describe_models(recipe: Recipe) -> models.Description:
                 f"{role}: of {recipe.model.path} and {settings.path} one sees images and "
                 f"one does not; use alike ones"
             )
+        _check_heads(recipe, other, role)
     if described.vision is not None and (errors := image_errors(recipe)):
         raise RecipeError(
             "\n".join([f"{recipe.name} trains on images:", *(f"  {e}" for e in errors)])
         )
     return described
+
+
+def _check_heads(recipe: Recipe, described: models.Description, role: str) -> None:
+    """Raise UserError if the heads of a model do not divide over the ranks of a sequence."""
+    size = recipe.learn.sequence_parallel
+    if size > 1 and (reason := models.heads_refusal(described.config, size)) is not None:
+        raise UserError(
+            f"learn.sequence_parallel is {size}, and ranks cannot share the sequences of the "
+            f"{role}: {reason}; use `sequence_parallel: 1`, or a number that divides them"
+        )
 
 
 def warn_of_rounding(recipe: Recipe) -> None:

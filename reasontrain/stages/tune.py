@@ -97,7 +97,12 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
     Model, seed and cluster are those of the run's recipe.
     """
     task = RolloutTask(path=stage.demonstrations)
-    learn = replace(stage.learn, zero=stage.learn.zero or recipe.learn.zero)
+    size = stage.learn.sequence_parallel
+    learn = replace(
+        stage.learn,
+        zero=stage.learn.zero or recipe.learn.zero,
+        sequence_parallel=size if size > 1 else recipe.learn.sequence_parallel,
+    )
     steps = math.ceil(stage.epochs * len(task.samples) / learn.rollouts_per_step)
     if learn.warmup_steps >= steps * learn.updates_per_batch:
         # `check_warmup` has refused what no number of demonstrations makes possible.

@@ -207,6 +207,7 @@ def tune_reference(
             schedule="linear",
             micro_batch_tokens=recipe.learn.micro_batch_tokens,
             zero=recipe.learn.zero,
+            sequence_parallel=recipe.learn.sequence_parallel,
         ),
         seed=settings.seed,
         prompt=PromptSettings(),

@@ -721,6 +721,19 @@ def test_a_model_with_other_ids_is_refused(
     assert not Path("out").exists()
 
 
+def test_heads_that_ranks_cannot_share_are_refused_before_anything_starts(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("cluster={learners: 3}", "learn.zero.stage=1", "learn.sequence_parallel=3")
+    assert train(*overrides) == 2
+    assert (
+        "learn.sequence_parallel is 3, and ranks cannot share the sequences of the model: its 2 "
+        "attention heads do not divide over 3 ranks; use `sequence_parallel: 1`, or a number that "
+        "divides them"
+    ) in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_a_directory_with_another_run_is_left_alone(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

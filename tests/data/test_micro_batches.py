@@ -13,7 +13,9 @@ from hypothesis.strategies import integers, lists, sampled_from
 from reasontrain.data.micro_batches import (
     Layout,
     MicroBatchTokens,
+    SequenceShard,
     build_micro_batch,
+    make_mini_batches,
     pack_micro_batches,
 )
 from tests.tiny import batch
@@ -73,3 +75,48 @@ def test_a_mask_finds_its_tokens_in_every_layout() -> None:
         found = micro.ids_RT[micro.to_layout(wanted_BS)].tolist()
         assert found == [i for row in (2, 0, 3) for i in data.ids_BT[row][wanted_BS[row]].tolist()]
         assert not build_micro_batch(data, [], layout).to_layout(wanted_BS).any()
+
+
+def test_ranks_that_share_rows_hold_every_token_once() -> None:
+    """What a rank's columns predict is what whole rows predict, and no token is lost or doubled."""
+    data = batch(num=4, width=21)
+    for layout in ("padded", "packed"):
+        for index in ([2, 0, 3], [1], []):
+            whole = build_micro_batch(data, index, layout)
+            expected = whole.tokens(data.is_response_BT)
+            for size in (2, 3, 5):
+                seen = []
+                for rank in range(size):
+                    micro = whole.shared(SequenceShard(rank, size))
+                    width = micro.ids_RT.shape[1]
+                    assert width % size == 0
+                    assert width - size < whole.ids_RT.shape[1] <= width
+                    tokens = micro.tokens(data.is_response_BT)
+                    columns = SequenceShard(rank, size).columns(width)
+                    place_N = SequenceShard(rank, size).place(tokens.logit_position_N, width)
+                    before_N = data.ids_BT[tokens.rollout_N, tokens.token_N - 1]
+                    position_N = micro.position_RT[:, columns].flatten()[place_N]
+                    assert micro.ids_RT[:, columns].flatten()[place_N].tolist() == before_N.tolist()
+                    assert position_N.tolist() == (tokens.token_N - 1).tolist()
+                    seen += zip(tokens.rollout_N.tolist(), tokens.token_N.tolist(), strict=True)
+                assert sorted(seen) == sorted(
+                    zip(expected.rollout_N.tolist(), expected.token_N.tolist(), strict=True)
+                )
+
+
+def test_a_batch_is_divided_over_groups_of_ranks_as_over_as_many_ranks() -> None:
+    data = batch(num=7)
+    for rank in range(6):
+        ours, theirs = (
+            make_mini_batches(data, 2, micro_batch_tokens=30, layout="packed", **division)
+            for division in (
+                {"rank": rank, "num_ranks": 6, "sequence_parallel": 3},
+                {"rank": rank // 3, "num_ranks": 2},
+            )
+        )
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.index_M.tolist() == other.index_M.tolist()
+            for micro, whole in zip(one.micro_batches, other.micro_batches, strict=True):
+                assert micro.index_K.tolist() == whole.index_K.tolist()
+                assert micro.shard == SequenceShard(rank % 3, 3)
+                assert whole.shard is None

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from reasontrain.data.micro_batches import build_micro_batch
+from reasontrain.data.micro_batches import Layout, build_micro_batch
 from reasontrain.models import ModelSettings, Policy, load, recompute_activations
 from reasontrain.models import varlen as varlen_module
 from reasontrain.models.attention_choice import choose_attention
@@ -328,6 +328,39 @@ def test_a_window_that_mask_and_attention_do_not_share_is_found(
     sentence = choose_attention(model, "auto", "packed")
     assert sentence is not None
     assert "do not hand their windows to attention" in sentence
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("name", NOT_EXACT)
+def test_ranks_share_no_sequence_whose_masks_would_be_dropped(name: str, layout: Layout) -> None:
+    config, reason = NOT_EXACT[name]
+    with pytest.raises(
+        UserError, match=rf"sequence_parallel is 2, .*: {reason}; use `sequence_parallel: 1`"
+    ):
+        choose_attention(random(config), "auto", layout, sequence_parallel=2)
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "size", "reason"),
+    [
+        (4, 2, 2, None),
+        (4, 2, 4, None),  # two ranks get the same key-value head
+        (4, 1, 2, None),
+        (4, 2, 3, "its 4 attention heads do not divide over 3 ranks"),
+        (6, 3, 2, "its 3 key-value heads neither divide over 2 ranks nor divide it"),
+    ],
+)
+def test_heads_that_do_not_divide_over_the_ranks_are_refused(
+    heads: int, key_heads: int, size: int, reason: str | None
+) -> None:
+    sizes = SIZES | {"num_attention_heads": heads, "num_key_value_heads": key_heads}
+    model = random(Qwen3Config(**sizes))
+    if reason is None:
+        assert choose_attention(model, "auto", "padded", sequence_parallel=size) is None
+        assert model.model.config._attn_implementation == VARLEN
+    else:
+        with pytest.raises(UserError, match=f"sequences of qwen3: {reason}; use"):
+            choose_attention(model, "auto", "padded", sequence_parallel=size)
 
 
 def test_a_loaded_model_chooses_by_its_layout(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reasontrain.plan.machine import Machine
+from reasontrain.plan.memory import roles
 from reasontrain.plan.placement import PlacementGroup, placement
 from reasontrain.plan.scaling import predictions
 from reasontrain.plan.traffic import collective_bytes, flows
@@ -24,6 +25,28 @@ def test_a_step_by_hand() -> None:
     assert (work.rollouts_per_micro_batch, work.micro_batches_per_rank) == (8, 11)
     assert work.micro_batch_rows == 8 * 1536 // 4
     assert work.rows_per_sampler == 86
+
+
+def test_ranks_that_share_sequences_hold_a_part_of_each() -> None:
+    # 4 groups of 2 ranks: 64 rollouts of 2048 tokens for each; 16384 // 2048 = 8 in a micro-batch,
+    # of which each rank holds 1024 columns, and the second of the two responses only.
+    shared = job("cluster.learners=8", "learn.zero.stage=3", "learn.sequence_parallel=2")
+    work = shared.work
+    assert (work.rollouts_per_group, work.rollouts_per_rank) == (64, 32)
+    assert (work.rollouts_per_micro_batch, work.micro_batches_per_rank) == (8, 8)
+    assert (work.micro_batch_tokens, work.tokens_per_rank) == (8 * 1024, 64 * 1024)
+    assert work.rows_per_rank == 64 * 1024
+    assert work.micro_batch_rows == 8 * 1024
+    plain = job("cluster.learners=8", "learn.zero.stage=3")
+    half, whole = (
+        next(part for part in roles(one)[0].parts if part.name == "activations").held["loss"]
+        for one in (shared, plain)
+    )
+    assert 2 * half == whole
+    # Qwen3-4B: 36 layers, queries of 32 x 128, keys of 8 x 128; half of what a rank holds leaves it
+    # in forward, backward and one pass of evidence, in bfloat16.
+    moved = {flow.name: flow.size for flow in flows(shared)}["positions exchanged for heads"]
+    assert moved == 64 * 1024 * 3 * 36 * 2 * 2 * (4096 + 1024) // 2
 
 
 def test_lengths_are_the_commands_before_the_recipes() -> None:

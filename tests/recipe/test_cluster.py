@@ -35,9 +35,61 @@ def faults(*overrides: str) -> list[str]:
     return [line.strip() for line in str(error.value).splitlines()[1:]]
 
 
+OFFLOAD_REASON = (
+    "activation_offload: moves the inputs of layers, and without gradient checkpointing everything "
+    "inside them is saved too; set `model.gradient_checkpointing: true`"
+)
+SHARED = ["learn.sequence_parallel=2", "learn.zero.stage=1"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
+        (["learn.activation_offload=true"], f"learn.{OFFLOAD_REASON}"),
+        (
+            ["learn.sequence_parallel=2"],
+            "learn.sequence_parallel: 1 learner ranks do not divide into groups of 2 that share "
+            "sequences; set `cluster.learners` to a multiple of 2",
+        ),
+        (
+            [*SHARED, "cluster.learners=3"],
+            "learn.sequence_parallel: 3 learner ranks do not divide into groups of 2 that share "
+            "sequences; set `cluster.learners` to a multiple of 2",
+        ),
+        (
+            [*SHARED, "cluster.learners=2", "objective.kind=gspo"],
+            "learn.sequence_parallel: gspo sums log-probs over whole responses, of which each rank "
+            "has a part; use an objective of tokens, such as grpo, or 1",
+        ),
+        (
+            [*SHARED, "cluster.learners=2", "token_selection.kind=sstoken"],
+            "learn.sequence_parallel: the evidence `attention` compares a token with its whole "
+            "sequence, of which each rank has a part; use a rule that does not need it, or 1",
+        ),
+        (
+            [
+                *SHARED,
+                "cluster.learners=2",
+                "objective={kind: soft_reinforce}",
+                "sample.thought={kind: soft}",
+            ],
+            "learn.sequence_parallel: the embeddings of soft thoughts are not divided over ranks; "
+            "use `thought.kind: hard`, or 1",
+        ),
+        (
+            [*SHARED, "cluster.learners=2", "model.attention=sdpa"],
+            "model.attention: sdpa would attend to the columns of one rank only, with "
+            "learn.sequence_parallel 2; use auto",
+        ),
+        (
+            [
+                *SHARED,
+                "cluster.learners=2",
+                "reference={path: 'testbed:teacher', attention: eager}",
+            ],
+            "reference.attention: eager would attend to the columns of one rank only, with "
+            "learn.sequence_parallel 2; use auto",
+        ),
         (
             ["learn.zero.stage=2"],
             "learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` section",
