@@ -84,11 +84,11 @@ class Observer:
         columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(required_evidence)}
         if not columns or not micro_batches:
             return columns
+        device = self.engine.policy.device
+        parts: list[Float[Tensor, "E N"]] = []
         total = sum(micro.num_tokens(batch) for micro in micro_batches)
         cut = [micro.tokens(batch.is_response_BT) for micro in micro_batches]
         needs_teacher = "teacher" in evidence.forward_passes(required_evidence)
-        device = self.engine.policy.device
-        parts: list[Float[Tensor, "E N"]] = []
         with working("measuring evidence", "tokens", total) as work:
             for index, (micro, tokens) in enumerate(zip(micro_batches, cut, strict=True)):
                 if needs_teacher:
