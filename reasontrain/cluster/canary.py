@@ -12,11 +12,11 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner
-from reasontrain.metrics.step import sampler_gap
+from reasontrain.metrics.step import sampler_mismatch
 from reasontrain.recipe import Cluster, Recipe, is_due
 from reasontrain.run.directory import RunDirectory
 from reasontrain.sampler import Sampler
-from reasontrain.types import Prompt, Rollout, RunError, Stats
+from reasontrain.types import Batch, Prompt, Rollout, RunError, Stats
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class Canary:
     Attributes:
         learner: scores the rollouts.
         sampler: samples rollouts for the check alone where those of the step do not serve: they
-            were sampled one step ahead, or with truncation, whose log-probs are of another law.
+            were sampled one step ahead, or with truncation or at another temperature than the
+            learner's, whose log-probs are of another law.
         sampling: as the step samples; None if rollouts are written and not sampled.
         temperature: the temperature at which the learner scores.
         every: check every that many steps; 0: never.
@@ -89,13 +90,41 @@ class Canary:
         """
         if self.ahead or not self._is_due(step):
             return {}
-        if any(not rollout.sampled_logp for rollout in rollouts[:ROLLOUTS]) or self._has_thoughts:
-            return self._check(self._probe(prompts))
-        return self._check(rollouts[:ROLLOUTS])
+        if self.can_use(step, rollouts[:ROLLOUTS]):
+            return self._check(rollouts[:ROLLOUTS])
+        return self._check(self._probe(prompts))
 
-    @property
-    def _has_thoughts(self) -> bool:
-        return self.sampling is not None and self.sampling.thought is not None
+    def can_use(self, step: int, rollouts: Sequence[Rollout]) -> bool:
+        """True if a check is due and the rollouts of the step serve for it.
+
+        They do if they were sampled with the current weights, without truncation, at the
+        temperature at which the learner scores, and have tokens alone.
+        """
+        return (
+            not self.ahead
+            and self._is_due(step)
+            and self.sampling is not None
+            and self.sampling.thought is None
+            and self.sampling.temperature == self.temperature
+            and all(rollout.sampled_logp for rollout in rollouts)
+        )
+
+    def observed(self, batch: Batch) -> Stats:
+        """Check with the log-probs that the learner measured as evidence.
+
+        Args:
+            batch: what is left of the step's rollouts, with `old_logp`.
+
+        Returns:
+            The gap, or nothing if no token is left.
+
+        Raises:
+            RunError: the samplers have other weights than the learner.
+        """
+        mismatch = sampler_mismatch(batch)
+        if not mismatch:
+            return {}
+        return self._judge(mismatch["sampler_gap_mean"], int(batch.is_response_BT.sum()))
 
     def _is_due(self, step: int) -> bool:
         return is_due(self.every, step)
@@ -111,7 +140,10 @@ class Canary:
         batch = self.learner.observe(
             collate(scored, advantage=NoAdvantage()), frozenset({"old_logp"})
         )
-        gap = sampler_gap(batch)["sampler_gap_mean"]
+        return self.observed(batch)
+
+    def _judge(self, gap: float, num_tokens: int) -> Stats:
+        """Compare the mean gap of these tokens, in nats, with the limit."""
         if self.baseline is None:
             self.baseline = gap
             logger.info(f"samplers and learner differ by {gap:.3g} nats per token at the start")
@@ -119,7 +151,7 @@ class Canary:
         if not gap <= limit:  # also true for NaN
             raise RunError(
                 f"at version {self.sampler.version} the sampler is not the model that learns: the "
-                f"log-probs of {sum(len(r.response_ids) for r in scored)} tokens differ by "
+                f"log-probs of {num_tokens} tokens differ by "
                 f"{gap:.3g} nats in the mean, more than {limit:.3g} (at the start "
                 f"{self.baseline:.3g}; see cluster.canary_ratio and canary_gap)"
             )

@@ -360,9 +360,9 @@ class PolicyLearner:
 
     def matrix_rate(self) -> float:
         """See `Learner`; ranks measure at the same time."""
-        rate_1 = torch.tensor(
-            [matrix_rate(self.policy.device, self.policy.dtype)], dtype=torch.float64
-        )
+        num_parameters = sum(p.numel() for p in self.policy.model.parameters())
+        rate = matrix_rate(self.policy.device, self.policy.dtype, num_parameters)
+        rate_1 = torch.tensor([rate], dtype=torch.float64)
         return float(self.engine.all_reduce_sum(rate_1))
 
     def _start_timing(self, batch: Batch) -> None:

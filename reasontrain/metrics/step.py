@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -59,17 +60,35 @@ def step_metrics(
     return stats
 
 
-def sampler_gap(batch: Batch) -> Stats:
-    """Mean and largest |difference| of the sampler's log-probs from the learner's, in nats.
+def sampler_mismatch(batch: Batch) -> Stats:
+    """Difference of the sampler's distribution from the learner's, at the tokens it sampled.
 
-    Empty if the sampler reported none. Rounding of bfloat16 makes it about 0.01; a larger gap is a
-    sampler with other weights, another temperature or another tokenisation.
+    With d = log p_learner - log p_sampler and the ratio r = e^d of each response token:
+
+    - `sampler_gap_mean`, `sampler_gap_max`: mean and largest |d|, in nats. Rounding of bfloat16
+      makes the mean about 0.01; a larger one is a sampler with other weights, another temperature
+      or another tokenisation.
+    - `sampler_kl`: mean of r - 1 - d, in nats: the estimator k3 of KL(sampler || learner), which is
+      never negative (Schulman 2020, "Approximating KL Divergence").
+    - `sampler_ratio_max`: the largest r, which importance weights would have.
+    - `sampler_ess`: effective sample size of those weights as a share of the tokens,
+      (sum r)^2 / (n sum r^2) (Kong 1992); 1 if all are equal.
+
+    Empty if the sampler reported no log-probs, or if the learner's were not measured.
     """
     among_BT = batch.is_response_BT
     if not {"sampled_logp", "old_logp"} <= batch.evidence.keys() or not among_BT.any():
         return {}
-    gap_N = (batch.sampled_logp_BT - batch.old_logp_BT)[among_BT].double().abs()
-    return {"sampler_gap_mean": float(gap_N.mean()), "sampler_gap_max": float(gap_N.max())}
+    difference_N = (batch.old_logp_BT - batch.sampled_logp_BT)[among_BT].double()
+    gap_N = difference_N.abs()
+    ratio_N = difference_N.exp()
+    return {
+        "sampler_gap_mean": float(gap_N.mean()),
+        "sampler_gap_max": float(gap_N.max()),
+        "sampler_kl": float((torch.expm1(difference_N) - difference_N).mean()),
+        "sampler_ratio_max": float(ratio_N.max()),
+        "sampler_ess": float(ratio_N.sum() ** 2 / (len(ratio_N) * (ratio_N**2).sum())),
+    }
 
 
 def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import Objective
 from reasontrain.algo.token_selection import (
     AllRollouts,
@@ -40,7 +41,7 @@ from reasontrain.metrics.rewards import (
     own_reward_numbers,
     reward_mean,
 )
-from reasontrain.metrics.step import sampler_gap, step_metrics
+from reasontrain.metrics.step import sampler_mismatch, step_metrics
 from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
 from reasontrain.metrics.timing import Stopwatch, key, start_phase
@@ -137,6 +138,14 @@ class SamplerCheck(Protocol):
         """Check after a step was sampled; raise RunError if the weights differ."""
         ...
 
+    def can_use(self, step: int, rollouts: Sequence[Rollout]) -> bool:
+        """True if the learner's log-probs of these rollouts make a check (`observed`)."""
+        ...
+
+    def observed(self, batch: Batch) -> Stats:
+        """Check with `old_logp` of a batch as the learner measured it, in the place of `after`."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -180,7 +189,17 @@ def train_step(run: Run, step: int) -> Stats:
     checked = run.check.before(step, prompts) if run.check else {}
     with timer("sample"):
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
-    if run.check:
+    required_evidence = method.evidence_at(progress_at(step, run.schedule_steps))
+    # Where the policy's forward pass is needed for evidence, the check reads its log-probs too.
+    checks_evidence = (
+        run.check is not None
+        and "policy" in forward_passes(required_evidence)
+        and not ("old_logp" in required_evidence and method.reuse_sampled_logp)
+        and run.check.can_use(step, rollouts)
+    )
+    if checks_evidence:
+        required_evidence |= {"old_logp"}
+    elif run.check:
         checked |= run.check.after(step, prompts, rollouts)
     if isinstance(run.sampler, SleepingSampler):
         run.sampler.sleep()
@@ -190,12 +209,10 @@ def train_step(run: Run, step: int) -> Stats:
     if not len(sampled.rollout_B):
         logger.warning(f"step {number} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
-    batch = observe(
-        run.learner,
-        batch,
-        method.evidence_at(batch.progress),
-        reuse_sampled_logp=method.reuse_sampled_logp,
-    )
+    reuse_sampled_logp = method.reuse_sampled_logp and not checks_evidence
+    batch = observe(run.learner, batch, required_evidence, reuse_sampled_logp=reuse_sampled_logp)
+    if run.check and checks_evidence:
+        checked |= run.check.observed(batch)
     weight_BT = token_weights(method, batch)
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
@@ -213,8 +230,8 @@ def train_step(run: Run, step: int) -> Stats:
     stats = learned | checked | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
-    if "old_logp" in method.objective.required_evidence and not method.reuse_sampled_logp:
-        stats |= sampler_gap(batch)
+    if "old_logp" in required_evidence and not reuse_sampled_logp:
+        stats |= sampler_mismatch(batch)
     # what was sampled took time, whether it has a reward or not
     stats["sampled_tokens"] = float(sum(len(rollout.response_ids) for rollout in rollouts))
     if run.graded:  # demonstrations and pairs have no reward
@@ -226,6 +243,11 @@ def train_step(run: Run, step: int) -> Stats:
     stats |= run.speed.count(rollouts, batch, weight_BT)
     stats |= {key(part): seconds for part, seconds in timer.read().items()}
     return stats | run.speed.of(stats, time.perf_counter() - start_s)
+
+
+def progress_at(step: int, steps: int) -> float:
+    """Position of a step, counted from 0, in schedules over so many steps, from 0 to 1."""
+    return min(step / max(steps - 1, 1), 1.0)
 
 
 def token_weights(method: Method, batch: Batch) -> Float[Tensor, "B T"]:
@@ -265,7 +287,7 @@ def make_batch(
         advantage=method.advantage,
         masked=masked,
         paired=method.objective.granularity == "pair",
-        progress=min(step / max(steps - 1, 1), 1.0),
+        progress=progress_at(step, steps),
         seed=seed,
         step=step,
     )

@@ -10,7 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.cluster.canary import METRIC, PROBE_TOKENS, ROLLOUTS, Canary
+from reasontrain.data.collate import collate
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner.factory import compose_learner
 from reasontrain.recipe import LearnSettings
@@ -88,7 +90,14 @@ def move(canary: Canary, size: float) -> None:
         head += size * torch.randn(head.shape, generator=torch.Generator().manual_seed(1))
 
 
-KINDS = [(SAMPLING, False), (SAMPLING, True), (replace(SAMPLING, top_p=0.5), False), (None, False)]
+KINDS = [
+    (SAMPLING, False),
+    (SAMPLING, True),
+    (replace(SAMPLING, top_p=0.5), False),
+    (replace(SAMPLING, temperature=0.4), False),  # as distillation, whose learner scores at 1
+    (replace(SAMPLING, temperature=0.0), False),
+    (None, False),
+]
 
 
 @pytest.mark.parametrize(("sampling", "ahead"), KINDS)
@@ -156,6 +165,23 @@ def test_it_samples_for_itself_only_where_it_must(sampling: Sampling | None, ahe
     else:
         plain = Sampling(temperature=0.7, max_tokens=PROBE_TOKENS)
         assert sing.sampler.asked == (len(PROMPTS), plain)
+
+
+def test_evidence_of_the_step_makes_the_check() -> None:
+    """Log-probs that were measured for the batch are compared, all of them, in no further pass."""
+    sing = canary()
+    rollouts = sing.sampler.sample(PROMPTS, SAMPLING, num=4, first_id=0)
+    assert sing.can_use(0, rollouts)
+    assert not canary(ahead=True).can_use(0, rollouts)
+    assert not canary(every=3).can_use(1, rollouts)
+    assert not sing.can_use(0, [replace(rollouts[0], sampled_logp=()), *rollouts[1:]])
+    batch = collate([replace(r, reward=0.0) for r in rollouts], advantage=NoAdvantage())
+    logp = {"old_logp": batch.sampled_logp_BT + 1e-5 * batch.is_response_BT}
+    assert sing.observed(batch.with_evidence(logp)) == {METRIC: pytest.approx(1e-5, rel=0.05)}
+    last = torch.zeros_like(batch.sampled_logp_BT)
+    last[-1] = 0.5 * batch.is_response_BT[-1]  # the gap is in one of twelve rollouts
+    with pytest.raises(RunError, match=rf"of {int(batch.is_response_BT.sum())} tokens differ"):
+        sing.observed(batch.with_evidence({"old_logp": batch.sampled_logp_BT + last}))
 
 
 @pytest.mark.parametrize(

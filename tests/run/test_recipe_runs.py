@@ -20,7 +20,7 @@ from reasontrain.models import Policy
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.run.build import RunContext, run_context
 from reasontrain.sampler.scripted import ScriptedSampler
-from reasontrain.types import Prompt, Rollout, Stats, UserError
+from reasontrain.types import Batch, Prompt, Rollout, Stats, UserError
 from tests import tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
@@ -280,3 +280,58 @@ def test_a_model_that_cannot_be_sampled_is_trained_on_written_data(tmp_path: Pat
     ):
         raise AssertionError("refused before the first step")
     assert not (tmp_path / "evaluated").exists()
+
+
+@dataclass
+class Spy:
+    """A check that notes what it is given."""
+
+    serves: bool
+    calls: list[str] = field(default_factory=list)
+
+    def before(self, step: int, prompts: Sequence[Prompt]) -> Stats:
+        return {}
+
+    def after(self, step: int, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Stats:
+        self.calls.append("after")
+        return {}
+
+    def can_use(self, step: int, rollouts: Sequence[Rollout]) -> bool:
+        return self.serves
+
+    def observed(self, batch: Batch) -> Stats:
+        difference_N = (batch.old_logp_BT - batch.sampled_logp_BT)[batch.is_response_BT]
+        # rounding of another order of sums shows that the learner measured them
+        assert 0 < difference_N.abs().max() < 1e-4
+        self.calls.append("observed")
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "serves", "call"),
+    [
+        ("tip", True, "observed"),  # entropy takes a pass of the policy
+        ("tip", False, "after"),
+        ("grpo", True, "after"),  # the sampler's log-probs serve as old ones: there is no such pass
+    ],
+)
+def test_a_check_of_the_sampler_shares_the_pass_that_measures_evidence(
+    recipe: str, serves: bool, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy(serves)
+    monkeypatch.setattr("reasontrain.run.build.canary_of", lambda *_: spy)
+    overrides = [
+        f"out={tmp_path}",
+        "steps=1",
+        "learn.rollouts_per_step=8",
+        "sample.max_tokens=16",
+        "evaluate=null",
+        "track.tensorboard=false",
+        "learn.warmup_steps=0",
+    ]
+    reports: list[Stats] = []
+    with run_context(read_recipe(RECIPES / f"{recipe}.yaml", overrides)) as context:
+        context.run(lambda step, stats: reports.append(stats))
+    (stats,) = reports
+    assert spy.calls == [call]
+    assert ("sampler_kl" in stats) == (call == "observed")
