@@ -65,7 +65,7 @@ def uniform(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
     state = torch.zeros((), dtype=torch.int64)
     for part in key:
         part = torch.as_tensor(part, dtype=torch.int64)
-        state = _mix(state.to(part.device) * _FIRST + part + _INCREMENT)
+        state = _mix(state * _FIRST + part + _INCREMENT)
     return _shift(_mix(state + _INCREMENT), 11).double() * 2.0**-53
 
 

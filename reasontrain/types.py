@@ -401,13 +401,13 @@ class TokenFields(_EvidenceColumns):
     advantage_N: Float[Tensor, " N"]
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> TokenFields:
+    def __getitem__(self, rows: slice | Bool[Tensor, " N"] | Int[Tensor, " M"]) -> TokenFields:
         """The fields at a subset of the tokens."""
         return self._each(lambda column: column[rows])
 
     def to(self, device: torch.device) -> TokenFields:
-        """The same fields on another device."""
-        return self._each(lambda column: column.to(device))
+        """The same fields, from the host, on another device; the host does not wait for it."""
+        return self._each(lambda column: column.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TokenFields:
         return TokenFields(

@@ -6,12 +6,12 @@ give the same gradients. Everything else about learning is in `policy_learner`, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -59,7 +59,7 @@ class TrainingEngine(Protocol):
         """Add the gradient of one micro-batch to that of the update."""
         ...
 
-    def update(self, lr_share: float) -> Float[Tensor, ""]:
+    def update(self, lr_share: float) -> float:
         """Sum gradients over ranks, clip, step at this share of the peak rate, and clear them.
 
         A gradient that is not finite changes no weight. Returns the norm before clipping.
@@ -115,10 +115,10 @@ class PlainEngine:
         """See `TrainingEngine`."""
         loss.backward()
 
-    def update(self, lr_share: float) -> Float[Tensor, ""]:
+    def update(self, lr_share: float) -> float:
         """See `TrainingEngine`; if nothing was selected there is no gradient, and nothing moves."""
-        norm = clip_gradients(self.policy.model, self.max_grad_norm)
-        if torch.isfinite(norm):
+        norm = float(clip_gradients(self.policy.model, self.max_grad_norm))
+        if math.isfinite(norm):
             self.optimizer.step(lr_share)
         self.optimizer.zero_grad()
         return norm

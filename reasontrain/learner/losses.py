@@ -3,6 +3,9 @@
 A computation runs inside the forward of the policy, on hidden states [N, D] and the head, and
 returns the sum of loss_weight x loss, how many losses there were, and sums of the objective's
 statistics over them.
+
+What comes from the host is copied without waiting for the device: memory that is not pinned may be
+changed or freed as soon as such a copy returns.
 """
 
 from __future__ import annotations
@@ -47,12 +50,13 @@ def token_loss(
             hidden_ND,
             head,
             fields.to(device),
-            loss_weight_N.to(device),
+            loss_weight_N.to(device, non_blocking=True),
             objective,
             temperature=temperature,
             teacher=teacher,
         )
-        number = torch.tensor(len(loss_weight_N), device=device)
+        # Filled on the device: a tensor made of a number is a copy that the host waits for.
+        number = torch.full((), len(loss_weight_N), device=device)
         return {LOSS: result.loss, NUM_LOSSES: number, **result.stats}
 
     return compute
@@ -88,15 +92,17 @@ def sequence_loss(
     def compute(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
         device = hidden_ND.device
         sequences = SequenceStats(
-            logp_N=vocab.logp(hidden_ND, head, fields.ids_N.to(device), temperature=temperature),
-            weight_N=tokens.of(weight_BT).to(device),
-            rollout_N=tokens.local_N.to(device),
-            token_N=tokens.token_N.to(device),
+            logp_N=vocab.logp(
+                hidden_ND, head, fields.ids_N.to(device, non_blocking=True), temperature=temperature
+            ),
+            weight_N=tokens.of(weight_BT).to(device, non_blocking=True),
+            rollout_N=tokens.local_N.to(device, non_blocking=True),
+            token_N=tokens.token_N.to(device, non_blocking=True),
             num_rollouts=len(index_K),
             columns=fields.to(device),
         )
         losses = objective(sequences)
-        factor = loss_weight.to(device)
+        factor = loss_weight.to(device, non_blocking=True)
         counts = factor != 0  # where, not a product: 0 x inf would be NaN
         stats = {
             name: torch.where(counts, value.detach().to(factor), 0).sum()

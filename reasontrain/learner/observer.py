@@ -91,6 +91,10 @@ class Observer:
         """The required evidence at the response tokens of these micro-batches, zero elsewhere."""
         self.forget()
         columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(required_evidence)}
+        if not columns or not micro_batches:
+            return columns
+        device = self.engine.policy.device
+        parts: list[Float[Tensor, "E N"]] = []
         total = sum(micro.num_tokens(batch) for micro in micro_batches)
         cut = [micro.tokens(batch.is_response_BT) for micro in micro_batches]
         needs_teacher = "teacher" in evidence.forward_passes(required_evidence)
@@ -103,9 +107,15 @@ class Observer:
                 measured = self._measure(batch, tokens, required_evidence)
                 unmeasured = required_evidence - measured.keys()
                 assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
-                for name, value_N in measured.items():
-                    columns[name][tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
+                parts.append(torch.stack([measured[name].float().to(device) for name in columns]))
                 work.done += micro.num_tokens(batch)
+        # One copy for the batch. A copy for each micro-batch would wait until the device has done
+        # it, and the device would wait for the host before the next.
+        value_EN = torch.cat(parts, 1).cpu()
+        rollout_N = torch.cat([tokens.rollout_N for tokens in cut])
+        token_N = torch.cat([tokens.token_N for tokens in cut])
+        for column_BT, value_N in zip(columns.values(), value_EN, strict=True):
+            column_BT[rollout_N, token_N] = value_N
         return columns
 
     @property
@@ -183,7 +193,8 @@ class Observer:
                     measured = self.forward(micro, position_N, compute)
             columns = {name: measured[statistic] for name, statistic in names.items()}
             if needs_attention:  # at the token's own position, not at the one that predicts it
-                columns["attention"] = attention[0].flatten().cpu()[tokens.place_N]
+                share_M = attention[0].flatten()
+                columns["attention"] = share_M[tokens.place_N.to(share_M.device, non_blocking=True)]
         if names := evidence.statistics(required_evidence, "reference"):
             compute = self._statistics(ids_N, sorted({*names.values()}), None)
             with timer("frozen_forward"):
@@ -269,7 +280,7 @@ class Observer:
                 return vocab.measure(
                     hidden_ND,
                     head,
-                    ids_N.to(hidden_ND.device),
+                    ids_N.to(hidden_ND.device, non_blocking=True),
                     names,
                     temperature=self.temperature,
                     teacher=teacher,

@@ -7,6 +7,7 @@ and an observer that measures evidence. `factory` builds both from a recipe.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -192,11 +193,11 @@ class PolicyLearner:
             self._inside_batch = True
             norm = self.engine.update(share)
             self.observer.history.follow(self._tensors())
-        finite = bool(torch.isfinite(norm))
+        finite = math.isfinite(norm)
         if has_loss:  # an update without a loss has no gradient, which tells nothing of the streak
             self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         return {
-            "grad_norm": float(norm),
+            "grad_norm": norm,
             "lr": settings.lr * share,
             "skipped": float(not finite),
             "nonfinite_in_a_row": float(self.nonfinite_in_a_row),
@@ -266,7 +267,7 @@ class PolicyLearner:
             return {LOSS: 0.0}
         if isinstance(objective, SequenceObjective):
             among_BT = batch.is_response_BT & among_BT.any(1, keepdim=True)
-        sums = defaultdict[str, float](float)
+        results: list[Mapping[str, Tensor]] = []
         cut = [micro.tokens(among_BT) for micro in mini_batch.micro_batches]
         run = [tokens for tokens in cut if len(tokens) or self.engine.runs_empty_micro_batches]
         sizes = [tokens.micro_batch.num_tokens(batch) for tokens in run]
@@ -278,9 +279,9 @@ class PolicyLearner:
                 if needs_teacher:
                     self.observer.request_teacher(run[index : index + IN_FLIGHT])
                 result = self._forward_backward(batch, tokens, weight_BT, loss_weight_BT, objective)
-                for name, value in result.items():
-                    sums[name] += float(value.detach())
+                results.append({name: value.detach() for name, value in result.items()})
                 work.done += sizes[index]
+        sums = _sums(results)
         names = sorted(sums)
         totals_S = self.engine.all_reduce_sum(
             torch.tensor([sums[name] for name in names], dtype=torch.float64)
@@ -509,6 +510,18 @@ def _loss_weights(
     loss_weight_BT = torch.zeros_like(counted_BT)
     loss_weight_BT[index_M] = loss_aggregation(counted_BT[index_M], totals)
     return loss_weight_BT
+
+
+def _sums(results: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Sums over micro-batches by name, in double precision; the host waits for the device once."""
+    if not results:
+        return {}
+    pairs = [(name, value.double()) for result in results for name, value in result.items()]
+    sums = defaultdict[str, float](float)
+    values = torch.stack([value for _, value in pairs]).tolist()
+    for (name, _), value in zip(pairs, values, strict=True):
+        sums[name] += value
+    return sums
 
 
 def _same_rollouts(first: Batch, second: Batch) -> bool:

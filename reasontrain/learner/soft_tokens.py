@@ -51,6 +51,9 @@ def soft_loss(
     soft_inputs = tokens.micro_batch.soft
     assert soft_inputs is not None, "a batch with soft thoughts has micro-batches with them"
     is_soft_N = tokens.of(batch.kind_BT) == TokenKind.SOFT
+    # Found on the host: a boolean index on the device waits for it.
+    soft_M = is_soft_N.nonzero()[:, 0]
+    hard_K = (~is_soft_N).nonzero()[:, 0]
     fields = tokens.fields(batch)
     value_ND = soft_inputs.at(tokens.place_N[is_soft_N])
     law = next(iter(batch.soft.values()))
@@ -60,31 +63,28 @@ def soft_loss(
 
     def compute(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
         device = hidden_ND.device
-        soft_N = is_soft_N.to(device)
-        fields_here = fields.to(device)
-        factor_N = loss_weight_N.to(device)
         hard = vocab.fused(
-            hidden_ND[~soft_N],
+            hidden_ND[hard_K.to(device, non_blocking=True)],
             head,
-            fields_here[~soft_N],
-            factor_N[~soft_N],
+            fields[hard_K].to(device),
+            loss_weight_N[hard_K].to(device, non_blocking=True),
             objective,
             temperature=temperature,
         )
         thought = vocab.soft(
-            hidden_ND[soft_N],
+            hidden_ND[soft_M.to(device, non_blocking=True)],
             head,
             basis(),
-            vocab.FedEmbeddings(value_ND.to(device), law.tau, law.sigma),
-            fields_here[soft_N],
-            factor_N[soft_N],
+            vocab.FedEmbeddings(value_ND.to(device, non_blocking=True), law.tau, law.sigma),
+            fields[soft_M].to(device),
+            loss_weight_N[soft_M].to(device, non_blocking=True),
             objective,
             objective,
         )
         return {
             LOSS: hard.loss + thought.loss,
-            NUM_LOSSES: torch.tensor(len(loss_weight_N), device=device),
-            NUM_SOFT: soft_N.sum(),
+            NUM_LOSSES: torch.full((), len(loss_weight_N), device=device),
+            NUM_SOFT: torch.full((), len(soft_M), device=device),
             **thought.stats,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
@@ -78,7 +79,7 @@ class ZeroEngine:
                 model=self.policy_module, optimizer=self.optimizer, config=config
             )
         self._has_gradient = False
-        self._norm = torch.zeros(())
+        self._norm = 0.0
         if self.zero.stage == 0:
             self.optimizer.register_step_pre_hook(lambda *_: self._clip_at_stage_0())
 
@@ -97,25 +98,25 @@ class ZeroEngine:
         self.deepspeed.backward(loss * self.num_ranks, scale_wrt_gas=False)
         self._has_gradient = True
 
-    def update(self, lr_share: float) -> Float[Tensor, ""]:
+    def update(self, lr_share: float) -> float:
         """See `TrainingEngine`; the norm is infinite if DeepSpeed skipped the step."""
         if not self._has_gradient:  # on no rank: nothing was selected
-            return torch.zeros(())
+            return 0.0
         self._has_gradient = False
         for group, peak_lr in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
             group["lr"] = peak_lr * lr_share
         self.deepspeed.step()
         if self.zero.stage == 0:
             return self._norm
-        return torch.tensor(float(self.deepspeed.get_global_grad_norm()))
+        return float(self.deepspeed.get_global_grad_norm())
 
     def _clip_at_stage_0(self) -> None:
         """Clip before torch's own optimiser steps, which it does at stage 0.
 
         A gradient that is not finite is cleared, so that the step finds none.
         """
-        self._norm = clip_gradients(self.policy.model, self.max_grad_norm)
-        if not torch.isfinite(self._norm):
+        self._norm = float(clip_gradients(self.policy.model, self.max_grad_norm))
+        if not math.isfinite(self._norm):
             self.deepspeed.zero_grad()
 
     def all_reduce_sum(self, numbers: Tensor) -> Tensor:

@@ -107,8 +107,8 @@ class LocalEngine(SamplerEngine):
     `max_num_seqs` is the most rollouts that decode together; it does not change their tokens. On a
     GPU fewer do if their caches would not fit, and half as many after running out of memory.
     With `cuda_graphs`, a GPU decodes several steps per host synchronisation, in fixed shapes that
-    CUDA graphs can replay (not with a thought, flash attention or a sliding window). It is off by
-    default because it has not been measured on a GPU yet.
+    CUDA graphs can replay. A step that cannot be captured, one with a thought, flash attention or a
+    sliding window, and a CPU decode eagerly, with the same tokens but for rounding.
     """
 
     capabilities: ClassVar[SamplerCapabilities] = SamplerCapabilities(
@@ -123,7 +123,7 @@ class LocalEngine(SamplerEngine):
 
     kind: Literal["local"] = "local"
     max_num_seqs: AtLeastOne = 256
-    cuda_graphs: bool = False
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

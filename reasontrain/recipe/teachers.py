@@ -24,7 +24,11 @@ from reasontrain.types import AtLeastOne, Positive, Tail
 class WeightsTeacher(ModelSettings):
     """A teacher whose weights are loaded: in the learner, or in `cluster.teachers` processes.
 
-    `top_k: null` compares all ids. A number shows what a stored or served teacher would lose.
+    Attributes:
+        top_k: likeliest ids of the teacher that are compared at each position; null for all. A
+            number shows what a stored or served teacher would lose.
+        tail: how all other ids count: `bucket` makes them one more category of both models,
+            `renormalise` leaves them out.
     """
 
     kind: Literal["weights"] = "weights"
@@ -37,8 +41,14 @@ class StoredTeacher:
     """A teacher whose log-probs of written responses were stored by `reasontrain score`.
 
     Training reads them and does not load the teacher. It refuses responses that were not scored,
-    and a store of another teacher, tokenizer or `top_k`. `model` is the teacher, `store` the
-    directory; `top_k: null` stores all ids of the vocabulary.
+    and a store of another teacher, tokenizer or `top_k`.
+
+    Attributes:
+        model: the teacher that scores.
+        store: directory of the stored log-probabilities.
+        top_k: likeliest ids that are stored for each position; null for all of the vocabulary.
+        tail: how all other ids count: `bucket` makes them one more category of both models,
+            `renormalise` leaves them out.
     """
 
     model: ModelSettings
@@ -60,7 +70,8 @@ class ServedTeacher:
         model: the teacher's name on the server.
         top_k: likeliest ids of each position; null for all. vLLM returns at most
             `--max-logprobs` (20 by default; -1 for all).
-        tail: see `vocab.top_k`.
+        tail: how all other ids count: `bucket` makes them one more category of both models,
+            `renormalise` leaves them out.
         at_once: requests in flight, of each learner rank.
         deadline_s: limit of one request with its retries, in seconds.
     """

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from reasontrain import rng
 from reasontrain.models import Policy
+from reasontrain.models.varlen import VARLEN
 from reasontrain.rng import Stream
 from reasontrain.sampler import cache as caches
 from reasontrain.sampler.sequence import SequenceState
@@ -43,6 +44,21 @@ class DecodeBatch:
     def num_done(self) -> int:
         """The number of sequences that are done and only occupy memory."""
         return sum(sequence.done for sequence in self.sequences)
+
+
+def one_mask_serves(policy: Policy) -> bool:
+    """True if one mask, of the columns that a token sees, serves every layer of a model.
+
+    Flash attention builds masks of its own; sliding windows and chunks need others.
+    """
+    config = policy.model.config.get_text_config().to_dict()
+    return (
+        # `varlen` decodes as `sdpa` does.
+        policy.model.config._attn_implementation in ("sdpa", VARLEN)
+        and config.get("sliding_window") is None
+        and config.get("attention_chunk_size") is None
+        and set(config.get("layer_types") or ()) <= {"full_attention"}
+    )
 
 
 def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
@@ -115,9 +131,9 @@ def merge(decode_batches: Sequence[DecodeBatch], room: int) -> DecodeBatch:
 class DecodeInputs:
     """Masks, positions and random numbers of the next `room` steps of one batch."""
 
-    def __init__(
-        self, decode_batch: DecodeBatch, room: int, seed: int, device: torch.device
-    ) -> None:
+    def __init__(self, decode_batch: DecodeBatch, room: int, seed: int, policy: Policy) -> None:
+        device = policy.device
+        self.policy = policy
         self.length = decode_batch.cache.get_seq_length()
         self.room = room
         first_column_N = torch.tensor(decode_batch.first_columns, device=device)
@@ -125,6 +141,7 @@ class DecodeInputs:
         self.mask_NS, distance_NS = _columns(first_column_N, self.length + room)
         self.position_NS = distance_NS + offset_N[:, None]
         self.padded = any(decode_batch.first_columns)
+        self.one_mask = one_mask_serves(policy)
         place_NS = torch.tensor(
             [[len(sequence.response)] for sequence in decode_batch.sequences], device=device
         ) + torch.arange(room, device=device)
@@ -147,19 +164,26 @@ class DecodeInputs:
             self.place_NS[rows, self.step],
         )
 
-    def advance(self, policy: Policy, next_input: Tensor, cache: Cache) -> Float[Tensor, "N D"]:
+    def advance(self, next_input: Tensor, cache: Cache) -> Float[Tensor, "N D"]:
         """Run one token per sequence, ids [N, 1] or embeddings [N, 1, D]; return hidden states."""
         column = self.length + self.step
         self.step += 1
         is_embedding = next_input.is_floating_point()
-        hidden_N1D = policy.hidden(
+        hidden_N1D = self.policy.hidden(
             None if is_embedding else next_input,
             embeds=next_input if is_embedding else None,
             position=self.position_NS[:, column : column + 1],
-            mask=self.mask_NS[:, : column + 1] if self.padded else None,
+            mask=self._mask(column + 1) if self.padded else None,
             cache=cache,
         )
         return hidden_N1D[:, 0]
+
+    def _mask(self, width: int) -> Int[Tensor, "N S"] | Bool[Tensor, "N 1 1 S"]:
+        """The mask of this many columns."""
+        mask_NS = self.mask_NS[:, :width]
+        # transformers makes the same of a mask of two dimensions, and waits for the device in every
+        # step to see if anything is masked.
+        return mask_NS.bool()[:, None, None] if self.one_mask else mask_NS
 
 
 def _columns(

@@ -60,13 +60,13 @@ def _difference(policy: Policy) -> float:
         prompts, num=1, first_id=0, max_tokens=STEPS, context=max(PROMPTS) + STEPS
     )
     batch = merge([prefill(policy, states)], room=STEPS)
-    inputs = DecodeInputs(batch, STEPS, 0, policy.device)
+    inputs = DecodeInputs(batch, STEPS, 0, policy)
     decoded: list[Float[Tensor, "N D"]] = [batch.hidden_ND]
     for step in range(STEPS):
         next_N1 = torch.stack(
             [ids_T[length + step] for ids_T, length in zip(sequences_T, PROMPTS, strict=True)]
         )[:, None]
-        decoded.append(inputs.advance(policy, next_N1, batch.cache))
+        decoded.append(inputs.advance(next_N1, batch.cache))
     decoded_NSD = torch.stack(decoded, 1)
     return max(
         relative_difference(decoded_NSD[row], policy.hidden(ids_T[None])[0, length - 1 :])

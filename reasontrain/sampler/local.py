@@ -243,7 +243,7 @@ class LocalSampler:
             )
             room = min(ROOM if multi_step_sampling is None else MULTI_STEP_ROOM, longest)
             batch = merge(batches, room)
-            inputs = DecodeInputs(batch, room, self.seed, self.policy.device)
+            inputs = DecodeInputs(batch, room, self.seed, self.policy)
             if multi_step_sampling is None:
                 self._decode_batch(batch, inputs, head, strategy, work)
             else:
@@ -272,9 +272,7 @@ class LocalSampler:
             num_done = decode_batch.num_done
             if num_done == len(decode_batch.sequences):
                 return
-            decode_batch.hidden_ND = decode_inputs.advance(
-                self.policy, next_input, decode_batch.cache
-            )
+            decode_batch.hidden_ND = decode_inputs.advance(next_input, decode_batch.cache)
             if num_done * COMPACT_SHARE >= len(decode_batch.sequences):
                 return
 

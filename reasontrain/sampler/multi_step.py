@@ -14,27 +14,16 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.models import Policy
-from reasontrain.models.varlen import VARLEN
+from reasontrain.models import Policy, log_once
 from reasontrain.sampler import cache as caches
-from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs
-from reasontrain.sampler.token_choice import choose
+from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, one_mask_serves
+from reasontrain.sampler.token_choice import choose, to_host
 from reasontrain.vocab import Head
 
 
 def is_supported(policy: Policy) -> bool:
-    """Return True if the steps of this model can be captured: on a GPU, with SDPA's attention.
-
-    Flash attention builds masks of its own, and one mask cannot serve layers with and without a
-    sliding window.
-    """
-    window = policy.model.config.get_text_config().to_dict().get("sliding_window")
-    return (
-        policy.device.type == "cuda"
-        # `varlen` decodes as `sdpa` does.
-        and policy.model.config._attn_implementation in ("sdpa", VARLEN)
-        and window is None
-    )
+    """Return True if the steps of this model can be captured: on a GPU, and with one mask."""
+    return policy.device.type == "cuda" and one_mask_serves(policy)
 
 
 class MultiStepDecoder:
@@ -89,7 +78,7 @@ class MultiStepDecoder:
         start = self.decode_inputs.step
         self.decode_inputs.step += num_steps
         steps = slice(start, start + num_steps)
-        return self.ids_NS[:, steps].tolist(), self.logp_NS[:, steps].tolist()
+        return to_host(self.ids_NS[:, steps], self.logp_NS[:, steps])
 
     def close(self) -> None:
         """Let the batch's cache grow again."""
@@ -129,10 +118,21 @@ class MultiStepDecoder:
 
 
 def _capture(step: Callable[[], None]) -> Callable[[], None]:
-    """Record one step as a CUDA graph, without executing it; return its replay function."""
+    """Record one step as a CUDA graph, without executing it; return its replay function.
+
+    A step that cannot be captured is returned itself, with a warning: it runs eagerly.
+    """
     graph = torch.cuda.CUDAGraph()
     # pending work of other streams must not run into the capture
     torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
-        step()
+    try:
+        # Only this thread's calls are restricted: NCCL's watchdog and Ray's threads go on.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            step()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log_once(
+            "sample.engine.cuda_graphs", f"decoding goes on without a CUDA graph, slower: {reason}"
+        )
+        return step
     return graph.replay

@@ -23,7 +23,7 @@ from reasontrain.data.thought import HardThought, Thought
 from reasontrain.models import Policy
 from reasontrain.sampler.sequence import SequenceState, start_sequences
 from reasontrain.sampler.stop_criteria import StopCriteria
-from reasontrain.sampler.token_choice import choose
+from reasontrain.sampler.token_choice import choose, to_host
 from reasontrain.sampler.token_decoding import RandomDraws
 from reasontrain.types import Prompt, Rollout, SoftEmbeddings, TokenKind, UserError
 from reasontrain.vocab import softmax_
@@ -140,6 +140,11 @@ class ThoughtSequenceState(SequenceState):
         return replace(rollout, sampled_logp=(), soft=soft)
 
 
+def _thinks(sequence: SequenceState) -> bool:
+    """True if the thought of a sequence has not ended."""
+    return isinstance(sequence, ThoughtSequenceState) and sequence.thinking
+
+
 def _local(fed_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
     """Return embeddings that are in this process; `cluster` replaces them by stored objects."""
     return fed_TD
@@ -212,15 +217,12 @@ class ThoughtDecoding:
         draws: RandomDraws,
     ) -> Tensor:
         """See `DecodeStrategy`."""
-        thinks_N = torch.tensor(
-            [
-                isinstance(sequence, ThoughtSequenceState) and sequence.thinking
-                for sequence in sequences
-            ],
-            device=logits_NV.device,
-        )
-        thinking_M = thinks_N.nonzero()[:, 0]
-        answering_K = (~thinks_N).nonzero()[:, 0]
+        # Indices come from the host, which knows them: `nonzero` would wait for the device.
+        thinking = [i for i, sequence in enumerate(sequences) if _thinks(sequence)]
+        answering = [i for i, sequence in enumerate(sequences) if not _thinks(sequence)]
+        device = logits_NV.device
+        thinking_M = torch.tensor(thinking, dtype=torch.long).to(device, non_blocking=True)
+        answering_K = torch.tensor(answering, dtype=torch.long).to(device, non_blocking=True)
         self.basis.mask_non_tokens_(logits_NV)
         ids_N = torch.zeros_like(draws.id_N)
         logp_N = logits_NV.new_zeros(len(sequences))
@@ -231,16 +233,17 @@ class ThoughtDecoding:
         ids_N[thinking_M], logp_N[thinking_M], fed_MD = self._think(
             logits_NV[thinking_M], draws, thinking_M
         )
-        for sequence, token, logp in zip(sequences, ids_N.tolist(), logp_N.tolist(), strict=True):
+        ids, logps = to_host(ids_N[:, None], logp_N[:, None])
+        for sequence, (token,), (logp,) in zip(sequences, ids, logps, strict=True):
             sequence.append(token, logp, self.stop_criteria)
         # not ids_N: a forced token may have replaced the drawn one
-        next_ids_N1 = torch.tensor(
-            [[sequence.response[-1]] for sequence in sequences], device=logits_NV.device
+        next_ids_N1 = torch.tensor([[sequence.response[-1]] for sequence in sequences]).to(
+            device, non_blocking=True
         )
         if fed_MD is None:
             return next_ids_N1
         if self.plan.learned:
-            for index, embedding_D in zip(thinking_M.tolist(), fed_MD, strict=True):
+            for index, embedding_D in zip(thinking, fed_MD, strict=True):
                 sequence = sequences[index]
                 assert isinstance(sequence, ThoughtSequenceState)
                 sequence.fed.append(embedding_D)

@@ -26,6 +26,15 @@ def choose(
     return ids_N, logp_NV.gather(1, ids_N[:, None])[:, 0]
 
 
+def to_host(
+    ids_NS: Int[Tensor, "N S"], logp_NS: Float[Tensor, "N S"]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Chosen ids and their log-probs as Python numbers, for which the host waits only once."""
+    # float64 holds every id and every float32 exactly, so that both travel in one tensor.
+    ids, logp = torch.stack([ids_NS.double(), logp_NS.double()]).tolist()
+    return [[int(token) for token in row] for row in ids], logp
+
+
 def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[Tensor, "N V"]:
     """Zero the probabilities cut off by top-k, then top-p, then min-p, without renormalising.
 

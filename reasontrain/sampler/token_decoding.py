@@ -16,7 +16,7 @@ from reasontrain.models import Policy
 from reasontrain.rng import Stream
 from reasontrain.sampler.sequence import SequenceState, start_sequences
 from reasontrain.sampler.stop_criteria import StopCriteria
-from reasontrain.sampler.token_choice import choose
+from reasontrain.sampler.token_choice import choose, to_host
 from reasontrain.types import Prompt
 
 
@@ -115,6 +115,7 @@ class TokenDecoding:
     ) -> Int[Tensor, "N 1"]:
         """See `DecodeStrategy`."""
         ids_N, logp_N = choose(logits_NV, draws.uniform_N, self.sampling)
-        for sequence, token, logp in zip(sequences, ids_N.tolist(), logp_N.tolist(), strict=True):
+        ids, logps = to_host(ids_N[:, None], logp_N[:, None])
+        for sequence, (token,), (logp,) in zip(sequences, ids, logps, strict=True):
             sequence.append(token, logp, self.stop_criteria)
         return ids_N[:, None]

@@ -10,6 +10,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ARXIV = re.compile(r"(?<![\d.])(2[0-9]{3}\.[0-9]{5}|1[0-9]{3}\.[0-9]{5})(?![\d.]*\d)")
 
 PAPERS = {
+    "2309.14509": (
+        "DeepSpeed Ulysses: System Optimizations for Enabling Training of Extreme Long Sequence "
+        "Transformer Models",
+        "`learn.sequence_parallel`",
+    ),
     "2604.14084": ("TIP: Token Importance in On-Policy Distillation", "TIP"),
     "2605.26844": (
         "Not All Disagreement Is Learnable: Token Teachability in On-Policy Distillation",

@@ -250,7 +250,7 @@ def test_resumed_between_batches_or_killed_inside_one_it_ends_with_the_same_bits
     used.save(tmp_path)
     inner, calls = used.engine.update, []
 
-    def killed(share: float) -> Tensor:
+    def killed(share: float) -> float:
         calls.append(share)
         if len(calls) == 3:
             raise KeyboardInterrupt

@@ -4,12 +4,16 @@ alone.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from itertools import pairwise
+
 import pytest
 import torch
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.models import Policy
+from reasontrain.models import Policy, quiet
 from reasontrain.sampler import local, multi_step
+from reasontrain.sampler.decode_batch import DecodeBatch
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Rollout, RunError
 
@@ -117,6 +121,32 @@ def test_every_step_of_a_flight_has_one_shape(tiny: type, monkeypatch: pytest.Mo
     )  # a prompt of 5 and 20 tokens; two heads of width 8
 
 
+@pytest.mark.usefixtures("everywhere")
+def test_skewed_lengths_take_a_capture_per_halving_of_the_rows(
+    tiny: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    original = multi_step.MultiStepDecoder.__init__
+
+    def watched(
+        self: multi_step.MultiStepDecoder, decode_batch: DecodeBatch, *rest: object
+    ) -> None:
+        rows.append(len(decode_batch.sequences))
+        original(self, decode_batch, *rest)
+
+    monkeypatch.setattr(multi_step.MultiStepDecoder, "__init__", watched)
+    monkeypatch.setattr(local, "MULTI_STEPS", 1)
+    policy = tiny.policy()
+    tiny.bias(policy, {tiny.END: 3.0})
+    rollouts = LocalSampler(policy, seed=0, cuda_graphs=True).sample(
+        tiny.prompts(3), Sampling(max_tokens=64), num=64, first_id=0
+    )
+    assert len({len(rollout.response_ids) for rollout in rollouts}) > 8
+    # A decoder captures one graph; the next one begins when half of its rows are done.
+    assert rows[0] == 64
+    assert all(2 * after <= before for before, after in pairwise(rows))
+
+
 def test_only_a_gpu_with_attention_that_takes_a_mask_suits(
     tiny: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +169,38 @@ def test_a_broken_model_is_named(tiny: type) -> None:
         LocalSampler(policy, seed=0, cuda_graphs=True).sample(
             tiny.prompts(3), Sampling(max_tokens=4), num=1, first_id=0
         )
+
+
+def test_a_step_that_cannot_be_captured_runs_eagerly_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    modes = []
+
+    class Refusing(nullcontext[None]):
+        def __init__(self, graph: object, capture_error_mode: str = "global") -> None:
+            super().__init__(None)
+            modes.append(capture_error_mode)
+
+        def __exit__(self, *reason: object) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(torch.cuda, "graph", Refusing)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(quiet, "_logged", set())
+    steps = []
+
+    def step() -> None:
+        steps.append(None)
+
+    assert multi_step._capture(step) is step
+    assert len(steps) == 1
+    assert modes == ["thread_local"]  # other threads may call CUDA meanwhile
+    assert multi_step._capture(step) is step
+    assert caplog.messages == [
+        "sample.engine.cuda_graphs: decoding goes on without a CUDA graph, slower: operation not "
+        "permitted when stream is capturing"
+    ]
 
 
 @pytest.mark.gpu
