@@ -256,7 +256,7 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
         data.rollout_B.tolist()
     ):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
-        used.observer.teacher_hidden[rollout][unused_N] = float("inf")
+        used.observer.teacher_hidden[rollout][1][unused_N] = float("inf")
     broken = data.with_evidence(
         {"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)}
     )
