@@ -68,6 +68,20 @@ def scorers_table() -> str:
     return scorers.table()
 
 
+def real_models_table() -> str:
+    """Accuracy of the recorded runs on a real model."""
+    from tests.docs import real_models
+
+    return real_models.accuracy_table()
+
+
+def real_models_tables() -> str:
+    """All tables of the recorded runs on a real model."""
+    from tests.docs import real_models
+
+    return real_models.tables()
+
+
 def trials_table() -> str:
     """Trials of the verifier, from figures that `tests.docs.verifier_trials` measured."""
     from tests.docs import verifier_trials
@@ -160,6 +174,8 @@ PARTS: Mapping[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "templates": (templates_table, ("docs/templates.md",)),
     "scorers": (scorers_table, ("docs/verifier.md",)),
     "trials": (trials_table, ("docs/verifier.md",)),
+    "real-models": (real_models_table, ("README.md",)),
+    "real-models-all": (real_models_tables, ("recipes/README.md",)),
     "architectures": (architecture_table, ("docs/models.md",)),
     "papers": (papers_table, ("docs/papers.md",)),
     "memory": (memory_table, ("docs/scaling.md",)),
