@@ -156,6 +156,11 @@ def run_of(folder: Path, row: ClaimRow, arm: str, *, rate: float, seed: int, out
     return replace(recipe, name=f"{recipe.name}-{digest}", out=out)
 
 
+HASHED_AS = {"WeightsTeacher": "ModelSettings"}
+"""Class of settings -> the class that it extends by settings with defaults, which take no part in a
+hash: a record names its runs by their hashes."""
+
+
 def _non_defaults(settings: object) -> object:
     """Settings that differ from their defaults.
 
@@ -165,7 +170,7 @@ def _non_defaults(settings: object) -> object:
         return tuple(map(_non_defaults, settings))
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         return settings
-    parts = [type(settings).__name__]
+    parts = [HASHED_AS.get(type(settings).__name__, type(settings).__name__)]
     for setting in dataclasses.fields(settings):
         value = getattr(settings, setting.name)
         default = (

@@ -203,7 +203,7 @@ def frozen_history(recipe: Recipe) -> History | None:
         case PastCheckpoint():
             return FrozenHistory(_copy(recipe))
         case MovingAverage(decay=decay):
-            return MovingAverageHistory(_wide(recipe), decay)
+            return MovingAverageHistory(_averaged(recipe), decay)
         case _ if recipe.model.lora is not None:
             return None
         case _:
@@ -217,18 +217,24 @@ def _copy(recipe: Recipe) -> FrozenModel:
     bfloat16 weights.
     """
     zero = recipe.learn.zero
-    divided = zero is not None and (zero.stage > 0 or zero.frozen == "sharded")
-    if divided or recipe.model.lora is not None:
+    is_sharded = zero is not None and zero.frozen == "sharded"
+    if is_sharded or not _computes_wide(recipe):
         return frozen(recipe, recipe.earlier)
-    return UnshardedModel(_wide(recipe))
+    return UnshardedModel(_averaged(recipe))
 
 
-def _wide(recipe: Recipe) -> Policy:
-    """The history model with float32 weights, computing in the dtype of the policy."""
+def _computes_wide(recipe: Recipe) -> bool:
+    """True if the policy's forward reads float32 weights, rounded under autocast."""
+    zero = recipe.learn.zero
+    return recipe.model.lora is None and (zero is None or zero.stage == 0)
+
+
+def _averaged(recipe: Recipe) -> Policy:
+    """The history model, whole on this rank, with weights as the policy's forward reads them."""
     device = models.device_of(recipe.model.device)
     loaded = models.load(
         replace(_frozen_settings(recipe.earlier, device), gradient_checkpointing=False),
-        trainable=True,
+        trainable=_computes_wide(recipe),
         layout=recipe.learn.layout,
         sequence_parallel=recipe.learn.sequence_parallel,
     )

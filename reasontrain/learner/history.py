@@ -120,17 +120,17 @@ class MovingAverageHistory(FrozenHistory):
 
     bfloat16 would lose changes below 2^-9 of a weight. The policy's weights come tensor by tensor,
     whole and with adapters merged, so that any number of ranks at any ZeRO stage keeps the same
-    average, each a copy of it.
+    average, each a copy of it. A model of another dtype computes with the average rounded to it,
+    as the policy does.
     """
 
     def __init__(self, policy: Policy, decay: float) -> None:
-        """`policy` holds the start weights, in float32, and becomes the average."""
+        """`policy` holds the start weights, and becomes the average."""
         super().__init__(UnshardedModel(policy))
         self.decay = decay
-        self.weights = dict(policy.model.named_parameters())
-        assert all(weight.dtype == torch.float32 for weight in self.weights.values()), (
-            "an average is kept in float32"
-        )
+        self._computing = dict(policy.model.named_parameters())
+        self.weights = {name: weight.detach().float() for name, weight in self._computing.items()}
+        """The average; in float32, the model's own memory."""
 
     @torch.no_grad()
     def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
@@ -138,6 +138,7 @@ class MovingAverageHistory(FrozenHistory):
         for name, tensor in named:
             if name in self.weights:  # Otherwise it is a buffer.
                 self.weights[name].lerp_(tensor.detach().to(self.weights[name]), 1 - self.decay)
+                self._round(name)
 
     def save(self, directory: Path) -> None:
         """The average, in one file."""
@@ -154,6 +155,12 @@ class MovingAverageHistory(FrozenHistory):
         check_shapes(str(directory / HISTORY_FILE), stored, self.weights)
         for name, tensor in stored.items():
             self.weights[name].copy_(tensor)
+            self._round(name)
+
+    def _round(self, name: str) -> None:
+        """Give a weight of the average to a model that computes in another dtype."""
+        if self._computing[name].dtype != torch.float32:
+            self._computing[name].copy_(self.weights[name])
 
 
 @contextmanager

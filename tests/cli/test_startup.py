@@ -48,6 +48,7 @@ ENFORCED = {"Tensor", "PreTrainedTokenizerBase"}
 UNENFORCED = {
     "Encoding",
     "Dataset",
+    "Table",
     "HFLM",
     "PIL.Image",
     "PilImage",

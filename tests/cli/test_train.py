@@ -5,6 +5,7 @@ goes on, and refuses.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -381,7 +382,7 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
 ) -> None:
     from reasontrain.learner.engine import PlainEngine
 
-    monkeypatch.setattr(PlainEngine, "update", lambda self, lr_share: torch.tensor(float("nan")))
+    monkeypatch.setattr(PlainEngine, "update", lambda self, lr_share: math.nan)
     assert train("evaluate=null") == 1
     assert (
         "the gradient was not finite in 3 optimiser steps in a row (the last in step 3)"
