@@ -111,15 +111,16 @@ def run_in(out: Path) -> Path:
 
 def metrics(run: Path) -> Metrics:
     """What a run measured in each step, without what it measured with a clock, operations by
-    whoever did them, and the difference of samplers that only some runs have.
+    whoever did them, and what the check of samplers measures, which only some runs have.
     """
+    timed = ("time_", "mfu_", "hfu_", "tflop_", "memory_")
+    check = ("canary_", "sampler_", "old_logp_")
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
         {
             k: v
             for k, v in r.items()
-            if not k.startswith(("time_", "mfu_", "hfu_", "tflop_", "canary_", "memory_"))
-            and not k.endswith("_per_s")
+            if not k.startswith((*timed, *check)) and not k.endswith("_per_s")
         }
         for r in records
     ]

@@ -96,13 +96,15 @@ def until(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, and that the system gives to nobody who asks for any port.
+    """Ports that nobody listens on, and that nobody is given who asks for any port.
 
-    A port of the system's range may be another process's before a server listens on it.
+    A port of the system's range may be another process's before a server listens on it, and Ray
+    gives 10002 to 19999 to its workers.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports: list[int] = []
-    for port in random.SystemRandom().sample(range(10_000, min(first, 32_000)), 500):
+    above_ray = range(20_000, min(first, 32_000))
+    for port in random.SystemRandom().sample(above_ray or range(3_000, 10_000), 500):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             ports.append(port)
         if len(ports) == count:
