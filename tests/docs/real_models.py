@@ -1,7 +1,7 @@
 """Tables of the runs on real models, from their records in `recipes/records/small`.
 
-A record is what a run directory holds without weights, answers and rollouts: recipe.yaml,
-environment.json, metrics.jsonl, evaluations.jsonl and report.json, as the run wrote them.
+A record is what a run directory holds without weights, answers and rollouts: environment.json,
+metrics.jsonl, evaluations.jsonl and report.json (which has the recipe), as the run wrote them.
 `comparison.json` is the output of `reasontrain compare --json` on the run directories.
 """
 
