@@ -224,7 +224,10 @@ def shortened(recipe: Path) -> list[str]:
     sample = content.get("sample", {})
     overrides = [*(STAGES if "stages" in content else FEW)]
     if "group_size" in sample:
-        overrides.append("sample.group_size=2")
+        # a filter that keeps a quarter of each group and renormalises needs two of eight
+        filtered = content.get("rollout_filter", {})
+        size = 8 if filtered.get("renormalise") else 2
+        overrides += [f"sample.group_size={size}", f"learn.rollouts_per_step={2 * size}"]
     if "thought" in sample:
         overrides.append("sample.thought.max_tokens=6")
     elif sample:
