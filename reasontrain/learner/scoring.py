@@ -82,11 +82,11 @@ def top_k(
     scored = [nothing] * len(rollouts)
     for tokens in _response_tokens(batch, micro_batch_tokens):
         hidden_ND = model.hidden(tokens.micro_batch, tokens.logit_position_N)
-        some = vocab.top_k(hidden_ND, head, num or head.width).to(torch.device("cpu"))
+        likeliest = vocab.top_k(hidden_ND, head, num or head.width).to(torch.device("cpu"))
         for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
             own_N = tokens.local_N == local
             if own_N.any():
-                own = some[own_N]
+                own = likeliest[own_N]
                 scored[index] = TopKTokens(own.ids_NK, own.logq_NK, own.log_rest_N)
     return scored
 

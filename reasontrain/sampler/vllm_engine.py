@@ -135,7 +135,7 @@ class EngineCore(Protocol):
 
 @runtime_checkable
 class LlmEngine(Protocol):
-    """What `vllm.LLM` wraps."""
+    """The engine that `vllm.LLM` wraps."""
 
     engine_core: EngineCore
 
