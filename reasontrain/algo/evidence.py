@@ -50,7 +50,7 @@ class Evidence:
         chart: title of the report's chart that shows it; evidence of the same unit may share a
             chart.
         label: its name within that chart and beside a token.
-        unit: nats, a probability, or a share of a whole.
+        unit: nats, a probability, a share of a whole, or a rank, of which 1 is the likeliest.
         bounds: least and greatest possible value, in that unit.
         source: where the numbers come from.
         statistic: name of the statistic of the source's next-token distribution that measures it,
@@ -64,7 +64,7 @@ class Evidence:
     description: str
     chart: str
     label: str
-    unit: Literal["nats", "probability", "share"]
+    unit: Literal["nats", "probability", "share", "rank"]
     bounds: tuple[float, float]
     source: Source
     statistic: str | None = None
@@ -80,6 +80,7 @@ class Evidence:
 _LOG_PROBABILITY = (-math.inf, 0.0)
 _NOT_NEGATIVE = (0.0, math.inf)
 _FRACTION = (0.0, 1.0)
+_RANK = (1.0, math.inf)
 
 _ROWS = (
     Evidence(
@@ -135,6 +136,62 @@ _ROWS = (
         source="teacher",
         statistic="disagreement",
         needs_all_ids=True,
+    ),
+    Evidence(
+        name="teacher_entropy",
+        description="entropy of the teacher's next-token distribution",
+        chart="Entropy",
+        label="teacher",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="teacher",
+        statistic="teacher_entropy",
+        needs_all_ids=True,
+    ),
+    Evidence(
+        name="teacher_logp",
+        description="log-probability under the teacher",
+        chart="Log-probability",
+        label="teacher",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="teacher",
+        statistic="teacher_logp",
+        needs_all_ids=True,
+    ),
+    Evidence(
+        name="teacher_rank_of_argmax",
+        description="rank of the student's likeliest token in the teacher's distribution: 1 more "
+        "than the ids that the teacher finds likelier, and K + 1 if it is none of the K of "
+        "`teacher.top_k`",
+        chart="Rank",
+        label="student's likeliest token, by the teacher",
+        unit="rank",
+        bounds=_RANK,
+        source="teacher",
+        statistic="teacher_rank_of_argmax",
+    ),
+    Evidence(
+        name="sampled_rank",
+        description="rank of the token in the policy's distribution: 1 more than the ids that are "
+        "likelier",
+        chart="Rank",
+        label="token, by the policy",
+        unit="rank",
+        bounds=_RANK,
+        source="policy",
+        statistic="rank",
+    ),
+    Evidence(
+        name="entropy_top20",
+        description="entropy of the policy's 20 likeliest tokens, renormalised",
+        chart="Entropy",
+        label="20 likeliest",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="policy",
+        statistic="entropy_top20",
+        soft=True,
     ),
     Evidence(
         name="attention",
@@ -211,6 +268,15 @@ _ROWS = (
         label="log score",
         unit="nats",
         bounds=_LOG_PROBABILITY,
+        source="stored",
+    ),
+    Evidence(
+        name="log_ratio",
+        description="log-probability under a positive model minus that under a negative one",
+        chart="Contrast of two models",
+        label="log ratio",
+        unit="nats",
+        bounds=(-math.inf, math.inf),
         source="stored",
     ),
 )

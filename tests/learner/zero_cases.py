@@ -87,6 +87,9 @@ NEEDS = RULE.required_evidence | {
     "compatibility",
     "disagreement",
     "excess_noise",
+    "teacher_entropy",
+    "teacher_logp",
+    "entropy_top20",
 }
 
 
