@@ -36,6 +36,7 @@ from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.stage_references import OUTPUTS, SCHEME, references, split
 from reasontrain.recipe.stages import (
     ContrastStage,
+    LogRatioStage,
     PairsStage,
     ReferenceStage,
     SampleStage,
@@ -67,6 +68,7 @@ __all__ = [
     "History",
     "LearnSettings",
     "LocalEngine",
+    "LogRatioStage",
     "MovingAverage",
     "Muon",
     "PairsStage",

@@ -20,7 +20,9 @@ from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllRollouts,
     MaxVariance,
-    ShuffledWeights,
+    Paced,
+    SelecTkd,
+    unshuffled,
 )
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
@@ -44,6 +46,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
+        *_solve_rate_errors(recipe),
         *_answer_format_errors(recipe),
         *_filter_errors(recipe),
         *_cluster_errors(recipe),
@@ -96,7 +99,7 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
     if recipe.teacher is None:
         if objective.needs_teacher:
             yield f"teacher: the objective {objective.kind} needs a teacher; set `teacher.path`"
-        elif divergences := from_sources(required, "teacher"):
+        elif divergences := from_sources(required - recipe.evidence.keys(), "teacher"):
             yield (
                 f"teacher: the evidence {_names(divergences)} compares with a teacher; set "
                 f"`teacher.path`"
@@ -146,11 +149,19 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
     if teacher is None:
         return
     limited = teacher.top_k is not None or not isinstance(teacher, WeightsTeacher)
-    of_all = [name for name in recipe.required_evidence if EVIDENCE[name].needs_all_ids]
+    measured = recipe.required_evidence - recipe.evidence.keys()
+    of_all = [name for name in measured if EVIDENCE[name].needs_all_ids]
     if of_all and limited:
         yield (
             f"teacher: the evidence {_names(of_all)} needs the teacher's probabilities of all ids; "
-            f"use a teacher of kind weights with `top_k: null`, or another token_selection.mode"
+            f"use a teacher of kind weights with `top_k: null`, or a rule and an objective that do "
+            f"not read it"
+        )
+    rule = unshuffled(recipe.token_selection)
+    if isinstance(rule, SelecTkd) and teacher.top_k is not None and rule.top > teacher.top_k:
+        yield (
+            f"token_selection.top: {rule.kind} looks among the teacher's {rule.top} likeliest ids, "
+            f"and it gives {teacher.top_k}; raise teacher.top_k, or lower `top`"
         )
     if isinstance(teacher, StoredTeacher) and recipe.sample is not None:
         yield (
@@ -244,15 +255,34 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
             f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two "
             f"rollouts; use an even number"
         )
-    if "ce_logscore" in recipe.required_evidence and not needs_pairs:
-        yield (
-            f"token_selection: {recipe.token_selection.kind} weighs the rejected side of pairs; "
-            f"use the objective dpo"
-        )
+    contrasts = {"ce_logscore": "the rejected side", "log_ratio": "the sides"}
+    for name in sorted(recipe.required_evidence & contrasts.keys()):
+        if not needs_pairs:
+            yield (
+                f"token_selection: {recipe.token_selection.kind} weighs {contrasts[name]} of "
+                f"pairs; use the objective dpo"
+            )
     if (recipe.loss_aggregation == "pair_mean") != needs_pairs:
         yield (
             f"loss_aggregation: {objective.kind} gives one loss per {objective.granularity}; "
             + ("use pair_mean" if needs_pairs else "pair_mean is for objectives of pairs")
+        )
+
+
+def _solve_rate_errors(recipe: Recipe) -> Iterator[str]:
+    """A rule that weighs prompts by their solve rate, without groups to measure it."""
+    rule = unshuffled(recipe.token_selection)
+    if not isinstance(rule, Paced):
+        return
+    if recipe.sample is None:
+        yield (
+            f"token_selection: {rule.kind} measures how often sampled answers to a prompt are "
+            "right; add a `sample` section"
+        )
+    elif recipe.sample.group_size < 2:
+        yield (
+            f"sample.group_size: {rule.kind} compares the answers to one prompt, and a single one "
+            "is always or never right; use 2 or more"
         )
 
 
@@ -370,9 +400,7 @@ def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
 def _filter_errors(recipe: Recipe) -> Iterator[str]:
     """Rules that need advantages, and rollout filters that keep too few rollouts."""
     rollout_filter = recipe.rollout_filter
-    token_selection = recipe.token_selection
-    if isinstance(token_selection, ShuffledWeights):
-        token_selection = token_selection.of
+    token_selection = unshuffled(recipe.token_selection)
     widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance)]
     if isinstance(recipe.advantage, NoAdvantage):
         if widest:

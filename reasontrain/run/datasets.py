@@ -13,7 +13,7 @@ from reasontrain import models
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Dpo
-from reasontrain.algo.token_selection import Contrast, ShuffledWeights, TokenSelection
+from reasontrain.algo.token_selection import Contrast, Paced, TokenSelection, unshuffled
 from reasontrain.data import stored_evidence
 from reasontrain.data.files import BadRows, Source
 from reasontrain.data.offline import encode
@@ -220,7 +220,9 @@ def _checked(recipe: Recipe, problems: Sequence[Problem], grader: Grader) -> Seq
     """The problems that have the parts that the recipe needs, checked for gold answers."""
     if recipe.sample is None and isinstance(recipe.task, Source):
         check_no_pairs(recipe.task, problems)
-    graded = not isinstance(recipe.advantage, NoAdvantage)
+    graded = not isinstance(recipe.advantage, NoAdvantage) or isinstance(
+        unshuffled(recipe.token_selection), Paced
+    )
     problems = with_parts(
         problems,
         bad_rows=recipe.task.bad_rows,
@@ -289,7 +291,7 @@ def _made_by(recipe: Recipe, name: str) -> stored_evidence.MadeBy | None:
 
 def _reads_chosen(token_selection: TokenSelection) -> bool:
     """Return True if the rule reads contrastive scores of chosen responses."""
-    rule = token_selection.of if isinstance(token_selection, ShuffledWeights) else token_selection
+    rule = unshuffled(token_selection)
     return isinstance(rule, Contrast) and not rule.only_neg
 
 

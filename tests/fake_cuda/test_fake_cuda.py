@@ -74,6 +74,15 @@ RUNS: Mapping[str, tuple[str, Sequence[str]]] = {
             "learn.micro_batch_tokens=64",
         ),
     ),
+    # Ranks, and the teacher's own statistics, in evidence and beside the loss.
+    "sampled_distill": (
+        "iw_opd",
+        (*FEW, "sample.max_tokens=8", "token_selection={kind: fire_opd}"),
+    ),
+    "entropy_aware_distill": (
+        "entropy_aware_opd",
+        (*FEW, "sample.max_tokens=8", "token_selection={kind: selectkd}"),
+    ),
     "grpo": (
         "grpo",
         (

@@ -12,24 +12,30 @@ from __future__ import annotations
 
 from reasontrain.algo.objectives.distill import Distill
 from reasontrain.algo.objectives.dpo import Dpo
+from reasontrain.algo.objectives.entropy_aware_distill import EntropyAwareDistill
 from reasontrain.algo.objectives.grpo import Grpo
 from reasontrain.algo.objectives.gspo import Gspo
 from reasontrain.algo.objectives.nll import Nll
 from reasontrain.algo.objectives.reinforce import Reinforce
+from reasontrain.algo.objectives.sampled_distill import SampledDistill
 from reasontrain.algo.objectives.soft_reinforce import SoftReinforce
 
-TokenObjective = Nll | Distill | Grpo | Reinforce | SoftReinforce
+TokenObjective = (
+    Nll | Distill | Grpo | Reinforce | SoftReinforce | SampledDistill | EntropyAwareDistill
+)
 SequenceObjective = Gspo | Dpo
 Objective = TokenObjective | SequenceObjective
 
 __all__ = [
     "Distill",
     "Dpo",
+    "EntropyAwareDistill",
     "Grpo",
     "Gspo",
     "Nll",
     "Objective",
     "Reinforce",
+    "SampledDistill",
     "SequenceObjective",
     "SoftReinforce",
     "TokenObjective",

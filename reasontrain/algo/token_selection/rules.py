@@ -7,11 +7,19 @@ from typing import Protocol, runtime_checkable
 from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.algo.token_selection.all_tokens import AllTokens
 from reasontrain.algo.token_selection.contrast import Contrast
+from reasontrain.algo.token_selection.dft import Dft
+from reasontrain.algo.token_selection.eaft import Eaft
+from reasontrain.algo.token_selection.fire_opd import FireOpd
+from reasontrain.algo.token_selection.first_segment import FirstSegment
+from reasontrain.algo.token_selection.iw_opd import IwOpd
+from reasontrain.algo.token_selection.paced import Paced
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
 from reasontrain.algo.token_selection.rho1 import Rho1
+from reasontrain.algo.token_selection.selectkd import SelecTkd
 from reasontrain.algo.token_selection.sstoken import SsToken
 from reasontrain.algo.token_selection.tip import Tip
+from reasontrain.algo.token_selection.tis_dpo import TisDpo
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
 
 
@@ -25,7 +33,23 @@ class DependsOnProgress(Protocol):
 
 
 SelectionRule = (
-    AllTokens | Random | TopEntropy | Tip | AdvantageEntropy | SsToken | Prior | Rho1 | Contrast
+    AllTokens
+    | Random
+    | TopEntropy
+    | Tip
+    | AdvantageEntropy
+    | SsToken
+    | Prior
+    | Rho1
+    | Contrast
+    | Dft
+    | Eaft
+    | IwOpd
+    | SelecTkd
+    | FirstSegment
+    | Paced
+    | FireOpd
+    | TisDpo
 )
 
 
