@@ -36,7 +36,9 @@ class Recipe:
     """A whole run: model, task, evidence, token selection, objective and number of steps.
 
     `baseline` names the run in the same `out` that the report compares with. `evidence` maps a kind
-    of evidence to a file that holds it (see `data.stored_evidence`). `stages` run first, in order.
+    of evidence to a file that holds it (see `data.stored_evidence`), or to `column:NAME`, a column
+    of the data with a list of numbers, one per token or per character of the response (see
+    `data.evidence_columns`). `stages` run first, in order.
     """
 
     name: Name

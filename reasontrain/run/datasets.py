@@ -14,7 +14,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast, Paced, TokenSelection, unshuffled
-from reasontrain.data import stored_evidence
+from reasontrain.data import evidence_columns, stored_evidence
 from reasontrain.data.files import BadRows, Source
 from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
@@ -271,7 +271,14 @@ def _offline_data(
             and name == "ce_logscore"
             and not _reads_chosen(recipe.token_selection)
         )
-        column = stored_evidence.read(Path(path), name, _made_by(recipe, name))
+        named = evidence_columns.column_of(path)
+        column: stored_evidence.StoredColumn | evidence_columns.EvidenceColumn
+        if named is None:
+            column = stored_evidence.read(Path(path), name, _made_by(recipe, name))
+        else:
+            # Lines that are no rows were reported, or refused, when the samples were read.
+            table = task.table(lambda error: None)
+            column = evidence_columns.read(table, name, named, described.tokenizer)
         rows = [column.joined(row, optional=num_optional) for row in rows]
     _check_padded(recipe, rows)
     prompts = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in rows]

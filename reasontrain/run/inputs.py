@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
 from reasontrain.data import storage
+from reasontrain.data.evidence_columns import column_of
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import LazyPrompts
 from reasontrain.models import Description
@@ -57,7 +58,7 @@ def inputs_of(
         "reward": _hashes(_reward_files(recipe.task)),
         "evidence": _hashes(
             file
-            for path in [*map(Path, recipe.evidence.values()), *stored_files(recipe)]
+            for path in [*evidence_files(recipe), *stored_files(recipe)]
             for file in _stored_files(path)
         ),
         "tokenizer": {recipe.model.path: _tokenizer_hash(described.tokenizer)},
@@ -69,6 +70,11 @@ def inputs_of(
         hashes[role] = {model.path: models.quick_fingerprint(model)}
     assert hashes.keys() <= set(get_args(AcceptedChange)), "each role can be accepted"
     return hashes
+
+
+def evidence_files(recipe: Recipe) -> list[Path]:
+    """The files of stored evidence; columns are in the data, whose files are listed apart."""
+    return [Path(source) for source in recipe.evidence.values() if column_of(source) is None]
 
 
 def check_inputs(
