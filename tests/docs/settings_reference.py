@@ -44,7 +44,7 @@ TOP_LEVEL = {
     "resume": "changes that a resumed run accepts",
     "track": "where metrics go",
     "cluster": "processes and GPUs; see [Cluster](../cluster.md)",
-    "evidence": "kind of stored evidence -> the file that holds it",
+    "evidence": "kind of evidence -> the file that holds it, or `column:NAME` of the data",
     "stages": "what runs before the first step, in order",
 }
 """Key of a recipe -> meaning."""

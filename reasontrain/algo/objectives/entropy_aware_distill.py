@@ -24,6 +24,11 @@ class EntropyAwareDistill:
     0.8; `switch` takes it in place of the reverse KL, as secondary descriptions say. Departures:
     that code's reverse term is the sampled-token policy gradient (`sampled_distill`), and its
     forward KL is over the teacher's 16 likeliest ids; here both are over the vocabulary.
+
+    Attributes:
+        threshold: entropy of the teacher in nats from which a token is uncertain.
+        forward_weight: factor of the forward KL.
+        combine: `add` adds it to the reverse KL, `switch` replaces that by it.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"

@@ -28,6 +28,10 @@ class Eaft:
     3, near the largest H of log 20 = 2.996, in the authors' LLaMA-Factory (`use_eaft_loss`), and 1
     in Axolotl (`use_eaft`). `alpha: 0` is plain fine-tuning. Raises RunError if evidence is not
     finite.
+
+    Attributes:
+        alpha: exponent of the weight; 0 is plain fine-tuning.
+        divisor: the entropy, in nats, whose weight is 1.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"entropy_top20"})

@@ -31,6 +31,12 @@ class FireOpd:
     (`normalise: rollout`). Both apply it to the sampled-token objective (`objective.kind:
     sampled_distill`). Dropped rollouts cost evidence, which decides about them, and leave the
     denominators of the loss. Raises RunError if evidence is not finite.
+
+    Attributes:
+        alpha: weight of the teacher's certainty.
+        beta: weight of the student's uncertainty.
+        drop: share of the rollouts that is dropped: those below this quantile.
+        normalise: scope of the mean of 1: all tokens that remain (`step`), or each response's.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset(

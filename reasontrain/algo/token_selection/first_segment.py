@@ -25,6 +25,9 @@ class FirstSegment:
     stops the rollout there, which also changes what is sampled and saves its time;
     `sample.max_tokens: 100` does that, and this rule limits the loss alone. Tokens of prompts and
     tools do not count.
+
+    Attributes:
+        tokens: response tokens of each rollout that are learned.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset()

@@ -32,6 +32,9 @@ class IwOpd:
     The paper and TRL apply it to the sampled-token objective (`objective.kind: sampled_distill`);
     it weighs the divergence of `distill` just as well. Weights are not normalised: their mean is
     between 1 and 1 + gamma. Raises RunError if evidence is not finite.
+
+    Attributes:
+        gamma: what the weight of the first token exceeds 1 by.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"teacher_logp", "old_logp"})

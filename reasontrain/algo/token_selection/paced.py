@@ -31,6 +31,11 @@ class Paced:
     there. `scale: mean_one` divides by the mean over the step's response tokens, so that the
     learning rate means what it does without the rule; `kernel` is the formula, at most 1/4 with
     alpha = beta = 1. Raises RunError if there is no verdict and a reward is outside of [0, 1].
+
+    Attributes:
+        alpha: exponent of the solve rate r.
+        beta: exponent of 1 - r.
+        scale: `kernel` is the formula, `mean_one` divides it by its mean over the response tokens.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset()

@@ -27,6 +27,10 @@ class SelecTkd:
     sampled candidates with probability min(1, q / p), is not implemented. Weights are not
     normalised; a rejected token with a weight counts in the denominators of the loss. A teacher of
     `teacher.top_k` ids serves if these are at least `top`.
+
+    Attributes:
+        top: likeliest ids of the teacher among which a token is accepted.
+        rejected: weight of the tokens that are not; 0 masks them.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"teacher_rank_of_argmax"})

@@ -32,6 +32,13 @@ class TisDpo:
     response and -s in a rejected one and maps the ranks evenly to [1 - spread, 1 + spread].
     Departure: the paper's difference of weighted sequence divergences, which it subtracts from the
     margin, is left out. Weights are not normalised. Raises RunError if a ratio is not finite.
+
+    Attributes:
+        mode: `exp` is the paper's transformation of s, `rank` that of the authors' code.
+        mu: strength of the weights, of mode `exp`.
+        low: lower bound of s in nats, of mode `exp`.
+        high: upper bound of s in nats, of mode `exp`.
+        spread: farthest distance of a weight from 1, of mode `rank`.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"log_ratio"})
