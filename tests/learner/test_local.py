@@ -220,7 +220,8 @@ def test_micro_batches_padding_and_packing_never_change_the_gradient(
         budget=budget,
         layout=layout,
     )
-    assert pack_micro_batches[0] == pytest.approx(whole[0], abs=1e-6)
+    # float32 rounds a loss of 17 nats, as of `sampled_distill`, to 2e-6
+    assert pack_micro_batches[0] == pytest.approx(whole[0], rel=2e-7, abs=1e-6)
     for key, gradient in whole[1].items():
         assert_close(pack_micro_batches[1][key], gradient, rtol=1e-4, atol=1e-6)
 
