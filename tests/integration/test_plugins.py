@@ -24,7 +24,7 @@ def test_a_job_with_plugins_in_its_working_directory_trains_in_many_processes(
     for name in ("surprise.yaml", "surprise.py"):
         shutil.copy(ROOT / "examples/plugin" / name, folder)
     processes = ("cluster.learners=1", "cluster.samplers=1", "cluster.cpus=0.5")
-    words = ("surprise.yaml", *SHORT, *processes, f"out={tmp_path}/out")
+    words = ("./surprise.yaml", *SHORT, *processes, f"out={tmp_path}/out")
     job = one_ray.submit("--working-dir", ".", "--", *words, cwd=folder)
     assert job.returncode == 0, job.stdout
     run = tmp_path / "out/surprise-tiny"
