@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Source = Literal["sampler", "policy", "teacher", "reference", "history", "unconditional", "stored"]
+Source = Literal[
+    "sampler", "policy", "teacher", "reference", "history", "unconditional", "stored", "plugin"
+]
 """Origin of the numbers.
 
 - `sampler`: reported with each rollout.
@@ -24,7 +26,12 @@ Source = Literal["sampler", "policy", "teacher", "reference", "history", "uncond
 - `unconditional`: scored before the run by a reference that does not see the prompt or the image,
   and stored on disk.
 - `stored`: read from a file that the recipe's `evidence` names.
+- `plugin`: computed from other evidence by a class that the recipe's `evidence` names.
 """
+
+Unit = Literal["nats", "probability", "share", "rank"]
+"""Units of evidence."""
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 Model = Literal["policy", "teacher", "reference", "history"]
 """A model that may need an additional forward pass in a step."""
@@ -37,6 +44,7 @@ _FORWARD_PASSES: Mapping[Source, frozenset[Model]] = {
     "history": frozenset({"history"}),
     "unconditional": frozenset(),
     "stored": frozenset(),
+    "plugin": frozenset(),
 }
 
 
@@ -64,7 +72,7 @@ class Evidence:
     description: str
     chart: str
     label: str
-    unit: Literal["nats", "probability", "share", "rank"]
+    unit: Unit
     bounds: tuple[float, float]
     source: Source
     statistic: str | None = None
@@ -281,8 +289,16 @@ _ROWS = (
     ),
 )
 
-EVIDENCE: Mapping[str, Evidence] = {row.name: row for row in _ROWS}
-"""The table: every kind of evidence by its name."""
+_TABLE: dict[str, Evidence] = {row.name: row for row in _ROWS}
+EVIDENCE: Mapping[str, Evidence] = _TABLE
+"""The table: every kind of evidence by its name, with those of plug-ins in use."""
+
+
+def declare(row: Evidence) -> None:
+    """Add the row of a plug-in to the table of this process; a later one replaces it."""
+    assert row.source == "plugin", "other rows are written above"
+    assert row.name not in {built_in.name for built_in in _ROWS}, "the recipe refuses the name"
+    _TABLE[row.name] = row
 
 
 def from_sources(names: Iterable[str], *sources: Source) -> frozenset[str]:

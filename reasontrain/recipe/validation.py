@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.custom_evidence import CustomEvidence
 from reasontrain.algo.evidence import EVIDENCE, from_sources
-from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
+from reasontrain.algo.objectives import Objective, SequenceObjective, SoftReinforce
 from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_selection import (
@@ -22,6 +23,7 @@ from reasontrain.algo.token_selection import (
     MaxVariance,
     Paced,
     SelecTkd,
+    TokenSelection,
     unshuffled,
 )
 from reasontrain.data.thought import HardThought
@@ -58,6 +60,35 @@ def validation_errors(recipe: Recipe) -> list[str]:
     if recipe.sample is not None:
         errors += _sampling_errors(recipe, recipe.sample)
     return errors
+
+
+def custom_evidence_errors(recipe: Recipe) -> list[str]:
+    """Errors of the names of evidence that plug-ins compute or read, as `key: reason and remedy`.
+
+    All other rules look evidence up by its name, so they are checked after these.
+    """
+    known = {name for name, row in EVIDENCE.items() if row.source != "plugin"}
+    errors = []
+    for name, custom in recipe.custom_evidence.items():
+        if name in known:
+            errors.append(f"evidence.{name}: is the name of a built-in kind of evidence; rename it")
+        elif not name.isidentifier():
+            errors.append(f"evidence.{name}: is no name; use letters, digits and `_`")
+        errors += _unknown_evidence(f"evidence.{name}", custom, known)
+        known.add(name)
+    errors += _unknown_evidence("token_selection", recipe.token_selection, known)
+    errors += _unknown_evidence("objective", recipe.objective, known)
+    return errors
+
+
+def _unknown_evidence(
+    key: str, reader: TokenSelection | Objective | CustomEvidence, known: set[str]
+) -> Iterator[str]:
+    if unknown := reader.required_evidence - known:
+        yield (
+            f"{key}: {reader.kind} requires the evidence {_names(unknown)}, which does not exist, "
+            f"or stands below it in `evidence`; there is {_names(known)}"
+        )
 
 
 def image_errors(recipe: Recipe) -> list[str]:
@@ -122,10 +153,9 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
             f"token_selection: nothing in this recipe provides the evidence {_names(absent)}; name "
             f"its file in `evidence`"
         )
-    if unknown := recipe.evidence.keys() - EVIDENCE.keys():
-        yield (
-            f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(EVIDENCE)}"
-        )
+    known = {name for name, row in EVIDENCE.items() if row.source != "plugin"}
+    if unknown := recipe.stored_evidence.keys() - known:
+        yield f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(known)}"
     if unread := recipe.evidence.keys() & EVIDENCE.keys() - required:
         yield (
             f"evidence: neither {recipe.token_selection.kind} nor {objective.kind} reads "
@@ -136,7 +166,9 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
             f"evidence: {_names(computed)} is not read from a file, but made before the run by the "
             "model of `unconditional`; remove it"
         )
-    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
+    if recipe.stored_evidence and (
+        recipe.sample is not None or not isinstance(recipe.task, OfflineTask)
+    ):
         yield (
             "evidence: stored evidence belongs to written responses; use a task of kind pairs or "
             "rollouts, without `sample`"

@@ -56,7 +56,7 @@ from reasontrain.run.datasets import (
     with_stored_evidence,
 )
 from reasontrain.run.directory import RunDirectory
-from reasontrain.run.inputs import Inputs, check_inputs, inputs_of
+from reasontrain.run.inputs import Inputs, check_inputs, inputs_of, plugin_files
 from reasontrain.run.loop import Checkpoints, Method, Run, SamplerCheck, train
 from reasontrain.run.owner import Ownership, owned
 from reasontrain.run.progress import LINE_EVERY_S
@@ -176,6 +176,7 @@ class RunContext:
         directory.write_recipe(as_yaml(declared))
         for part, task in _own_rewards(recipe).items():
             directory.write_reward_code(task.reward_file.source, part)
+        directory.write_plugins(plugin_files(recipe))
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -293,6 +294,7 @@ def method_of(recipe: Recipe) -> Method:
         rollout_filter=recipe.rollout_filter,
         token_selection=recipe.token_selection,
         required_evidence=recipe.required_evidence,
+        custom_evidence=recipe.custom_evidence,
         reuse_sampled_logp=recipe.reuses_sampled_logp,
         truncated=recipe.sample.truncated if recipe.sample else "score",
     )

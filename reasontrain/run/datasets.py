@@ -77,7 +77,7 @@ def score_columns(recipe: Recipe) -> None:
 
     Raises UserError where the recipe reads none.
     """
-    if not recipe.evidence and not from_sources(recipe.required_evidence, "unconditional"):
+    if not recipe.stored_evidence and not from_sources(recipe.required_evidence, "unconditional"):
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
         raise UserError(
             f"{recipe.name} reads no stored evidence (its rule and objective need: "
@@ -144,7 +144,7 @@ def with_stored_evidence(
         recipe.unconditional or UncondTuned(),
         encoder,
         [rollout for row in demonstrations.written.values() for rollout in row],
-        Path(recipe.evidence[COLUMN]),  # the stage `uncond_logp` is done before every run
+        Path(recipe.stored_evidence[COLUMN]),  # the stage `uncond_logp` is done before every run
     )
     return OfflineSampler({rollout.problem.id: (rollout,) for rollout in joined})
 
@@ -261,7 +261,7 @@ def _offline_data(
         logger.warning(
             f"{dropped} of {len(task.samples)} samples ({task.kind}) are too long and were dropped"
         )
-    for name, path in sorted(recipe.evidence.items()):
+    for name, path in sorted(recipe.stored_evidence.items()):
         if name == COLUMN:
             continue  # found by other ids, in `with_stored_evidence`
         # a rule that scores only rejected responses needs no scores of chosen ones, which come

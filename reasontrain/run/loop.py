@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.custom_evidence import CustomEvidence, with_custom, with_inputs
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import Objective
 from reasontrain.algo.token_selection import (
@@ -71,7 +72,8 @@ class Method:
         advantage: rewards of a group -> advantages.
         rollout_filter: drops whole rollouts.
         token_selection: weighs tokens.
-        required_evidence: evidence that selection and objective read.
+        required_evidence: evidence that selection and objective read, with its inputs.
+        custom_evidence: evidence that plug-ins compute, by name.
         reuse_sampled_logp: take the sampler's log-probs as `old_logp`.
         truncated: score truncated rollouts, mask them from the loss, or drop them.
     """
@@ -82,12 +84,15 @@ class Method:
     rollout_filter: RolloutFilter = field(default_factory=AllRollouts)
     token_selection: TokenSelection = field(default_factory=AllTokens)
     required_evidence: frozenset[str] = frozenset()
+    custom_evidence: Mapping[str, CustomEvidence] = field(default_factory=dict)
     reuse_sampled_logp: bool = False
     truncated: Literal["score", "mask", "drop"] = "score"
 
     def evidence_at(self, progress: float) -> frozenset[str]:
         """The evidence that is read at this progress of the run."""
-        others = self.objective.required_evidence
+        others = self.objective.required_evidence | with_inputs(
+            frozenset(self.custom_evidence), self.custom_evidence
+        )
         return self.required_evidence - unread_evidence(self.token_selection, others, progress)
 
 
@@ -210,7 +215,13 @@ def train_step(run: Run, step: int) -> Stats:
         logger.warning(f"step {number} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     reuse_sampled_logp = method.reuse_sampled_logp and not checks_evidence
-    batch = observe(run.learner, batch, required_evidence, reuse_sampled_logp=reuse_sampled_logp)
+    batch = observe(
+        run.learner,
+        batch,
+        required_evidence - frozenset(method.custom_evidence),
+        reuse_sampled_logp=reuse_sampled_logp,
+    )
+    batch = with_custom(batch, required_evidence, method.custom_evidence)
     if run.check and checks_evidence:
         checked |= run.check.observed(batch)
     weight_BT = token_weights(method, batch)

@@ -171,7 +171,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
 
 
 def test_every_objective_has_a_run() -> None:
-    kinds = {get_args(get_type_hints(each)["kind"])[0] for each in get_args(Objective)}
+    classes = [each for each in get_args(Objective) if isinstance(each, type)]
+    kinds = {get_args(get_type_hints(each)["kind"])[0] for each in classes}
     assert kinds == RUNS.keys() - {MISTAKE}
 
 

@@ -10,6 +10,7 @@ Losses are aggregated in `algo.loss_aggregation`.
 
 from __future__ import annotations
 
+from reasontrain.algo.objectives.custom import ObjectivePlugin
 from reasontrain.algo.objectives.distill import Distill
 from reasontrain.algo.objectives.dpo import Dpo
 from reasontrain.algo.objectives.entropy_aware_distill import EntropyAwareDistill
@@ -21,7 +22,14 @@ from reasontrain.algo.objectives.sampled_distill import SampledDistill
 from reasontrain.algo.objectives.soft_reinforce import SoftReinforce
 
 TokenObjective = (
-    Nll | Distill | Grpo | Reinforce | SoftReinforce | SampledDistill | EntropyAwareDistill
+    Nll
+    | Distill
+    | Grpo
+    | Reinforce
+    | SoftReinforce
+    | SampledDistill
+    | EntropyAwareDistill
+    | ObjectivePlugin
 )
 SequenceObjective = Gspo | Dpo
 Objective = TokenObjective | SequenceObjective

@@ -26,7 +26,7 @@ from reasontrain.algo.token_selection.paced import Paced
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
 from reasontrain.algo.token_selection.rho1 import Rho1
-from reasontrain.algo.token_selection.rules import SelectionRule, evidence_at
+from reasontrain.algo.token_selection.rules import SelectionPlugin, SelectionRule, evidence_at
 from reasontrain.algo.token_selection.selectkd import SelecTkd
 from reasontrain.algo.token_selection.shuffled import ShuffledWeights
 from reasontrain.algo.token_selection.sstoken import SsToken
@@ -35,7 +35,7 @@ from reasontrain.algo.token_selection.tis_dpo import TisDpo
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
 from reasontrain.types import Batch, Stats
 
-TokenSelection = SelectionRule | ShuffledWeights
+TokenSelection = SelectionRule | ShuffledWeights | SelectionPlugin
 
 
 def unread_evidence(
