@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.correction import Correction, NoCorrection
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.loss_aggregation import LossAggregation
 from reasontrain.algo.objectives import Objective, SequenceObjective
@@ -58,6 +59,7 @@ class Recipe:
     sample: SampleSettings | None = None
     reward: Reward = field(default_factory=Reward)
     advantage: Annotated[Advantage, KIND] = field(default_factory=NoAdvantage)
+    correction: Annotated[Correction, KIND] = field(default_factory=NoCorrection)
     rollout_filter: Annotated[RolloutFilter, KIND] = field(default_factory=AllRollouts)
     token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
     evaluate: EvaluateSettings | None = None
@@ -75,8 +77,13 @@ class Recipe:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Evidence that the selection rule and the objective read."""
-        return self.token_selection.required_evidence | self.objective.required_evidence
+        """Evidence that the selection rule reads, and `loss_evidence`."""
+        return self.token_selection.required_evidence | self.loss_evidence
+
+    @property
+    def loss_evidence(self) -> frozenset[str]:
+        """Evidence that the loss reads: the objective and the correction."""
+        return self.objective.required_evidence | self.correction.required_evidence
 
     @property
     def reuses_sampled_logp(self) -> bool:
@@ -90,7 +97,7 @@ class Recipe:
             return False
         if self.learn.old_logp != "auto":
             return self.learn.old_logp == "sampler"
-        if self.learn.updates_per_batch > 1 or "sampled_logp" in self.objective.required_evidence:
+        if self.learn.updates_per_batch > 1 or "sampled_logp" in self.loss_evidence:
             return False
         if self.cluster is not None and self.cluster.overlap:
             return True

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.correction import NoCorrection
 from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
 from reasontrain.algo.rollout_filter import filters_of
@@ -41,6 +42,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_teacher_errors(recipe),
         *_update_errors(recipe),
         *_old_logp_errors(recipe),
+        *_correction_errors(recipe),
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
@@ -200,7 +202,7 @@ def _update_errors(recipe: Recipe) -> Iterator[str]:
         yield (
             f"learn.updates_per_batch: {objective.kind} is right only for rollouts of the weights "
             f"that it updates, and after the first update of a batch they are of older ones; use "
-            f"grpo or gspo, whose ratio corrects for that, or one update"
+            f"grpo, gspo or cispo, whose ratio corrects for that, or one update"
         )
     if recipe.cluster is not None and recipe.cluster.overlap:
         yield (
@@ -218,11 +220,23 @@ def _old_logp_errors(recipe: Recipe) -> Iterator[str]:
             "learn.old_logp: with top_p, top_k or min_p the sampler draws from another "
             "distribution than its log-probs are of; use `learner`"
         )
-    if "sampled_logp" in recipe.objective.required_evidence:
+    if not isinstance(recipe.correction, NoCorrection):
         yield (
-            "objective.importance_cap: compares the learner's log-probs with the sampler's, and "
-            "learn.old_logp takes the sampler's for both; use `learner`"
+            "learn.old_logp: `correction` compares the learner's log-probs with the sampler's, and "
+            "`sampler` takes the sampler's for both; use `learner`"
         )
+
+
+def _correction_errors(recipe: Recipe) -> Iterator[str]:
+    """A correction of the sampler's probabilities without a policy gradient to correct."""
+    objective = recipe.objective
+    if isinstance(recipe.correction, NoCorrection) or objective.score_at_sampling_temperature:
+        return
+    if objective.needs_teacher:
+        reason = "recomputes its divergence under the current weights and divides by no sampler's"
+    else:
+        reason = "learns from written responses, which have no sampler"
+    yield f"correction: {objective.kind} {reason}; remove the section"
 
 
 def _pair_errors(recipe: Recipe) -> Iterator[str]:
@@ -248,6 +262,11 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
         yield (
             f"token_selection: {recipe.token_selection.kind} weighs the rejected side of pairs; "
             f"use the objective dpo"
+        )
+    if recipe.loss_aggregation == "seq_mean_token_sum_norm" and recipe.sample is None:
+        yield (
+            "loss_aggregation: seq_mean_token_sum_norm divides by sample.max_tokens, and nothing "
+            "is sampled; use seq_mean_token_sum"
         )
     if (recipe.loss_aggregation == "pair_mean") != needs_pairs:
         yield (
@@ -329,14 +348,18 @@ def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
             "value above 0"
         )
     per_token = {name for name in recipe.required_evidence if not EVIDENCE[name].soft}
-    if per_token:
-        selection = recipe.token_selection
-        reader = selection if per_token & selection.required_evidence else objective
-        yield (
-            f"token_selection: `{reader.kind}` needs {_names(per_token)}, which "
-            f"{'is' if len(per_token) == 1 else 'are'} defined per token; {thought.kind} thoughts "
-            f"have no tokens. Use a rule without it, or thought.kind=hard."
-        )
+    readers = {
+        "token_selection": recipe.token_selection,
+        "objective": objective,
+        "correction": recipe.correction,
+    }
+    for key, reader in readers.items():
+        if needed := per_token & reader.required_evidence:
+            yield (
+                f"{key}: `{reader.kind}` needs {_names(needed)}, which "
+                f"{'is' if len(needed) == 1 else 'are'} defined per token; {thought.kind} thoughts "
+                f"have no tokens. Use one without it, or thought.kind=hard."
+            )
 
 
 def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
@@ -533,16 +556,17 @@ def _overlap_errors(recipe: Recipe, cluster: Cluster) -> Iterator[str]:
     """
     if not cluster.samplers or recipe.sample is None:
         yield "cluster.overlap: sampling ahead needs its own processes; set `cluster.samplers`"
-    if "old_logp" not in recipe.objective.required_evidence:
+    if "old_logp" not in recipe.loss_evidence:
         yield (
             f"cluster.overlap: {recipe.objective.kind} has no importance ratio, which corrects for "
-            f"rollouts of older weights; use grpo or gspo"
+            f"rollouts of older weights; use grpo, gspo or cispo, or set `correction.kind`"
         )
     several = recipe.learn.updates_per_batch > 1  # refused by itself
-    if recipe.sample is not None and not recipe.reuses_sampled_logp and not several:
+    corrected = not isinstance(recipe.correction, NoCorrection)
+    if recipe.sample is not None and not (recipe.reuses_sampled_logp or several or corrected):
         yield (
             "cluster.overlap: the importance ratio needs the sampler's own log-probs; use "
-            "`learn.old_logp: auto`, without top_p, top_k and min_p"
+            "`learn.old_logp: auto`, without top_p, top_k and min_p, or set `correction.kind`"
         )
 
 

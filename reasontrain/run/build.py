@@ -290,11 +290,13 @@ def method_of(recipe: Recipe) -> Method:
         objective=recipe.objective,
         loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
         advantage=recipe.advantage,
+        correction=recipe.correction,
         rollout_filter=recipe.rollout_filter,
         token_selection=recipe.token_selection,
         required_evidence=recipe.required_evidence,
         reuse_sampled_logp=recipe.reuses_sampled_logp,
         truncated=recipe.sample.truncated if recipe.sample else "score",
+        max_response_tokens=recipe.sample.max_tokens if recipe.sample else 0,
     )
 
 

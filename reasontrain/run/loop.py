@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.correction import Correction, NoCorrection
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import Objective
 from reasontrain.algo.token_selection import (
@@ -69,25 +70,29 @@ class Method:
         objective: the loss of a token, a response or a pair.
         loss_aggregation: divides the sum of losses.
         advantage: rewards of a group -> advantages.
+        correction: weighs advantages by the ratio of the learner to the sampler.
         rollout_filter: drops whole rollouts.
         token_selection: weighs tokens.
-        required_evidence: evidence that selection and objective read.
+        required_evidence: evidence that selection and loss read.
         reuse_sampled_logp: take the sampler's log-probs as `old_logp`.
         truncated: score truncated rollouts, mask them from the loss, or drop them.
+        max_response_tokens: most tokens of a sampled response; 0 if none are sampled.
     """
 
     objective: Objective
     loss_aggregation: LossAggregationFn
     advantage: Advantage = field(default_factory=NoAdvantage)
+    correction: Correction = field(default_factory=NoCorrection)
     rollout_filter: RolloutFilter = field(default_factory=AllRollouts)
     token_selection: TokenSelection = field(default_factory=AllTokens)
     required_evidence: frozenset[str] = frozenset()
     reuse_sampled_logp: bool = False
     truncated: Literal["score", "mask", "drop"] = "score"
+    max_response_tokens: int = 0
 
     def evidence_at(self, progress: float) -> frozenset[str]:
         """The evidence that is read at this progress of the run."""
-        others = self.objective.required_evidence
+        others = self.objective.required_evidence | self.correction.required_evidence
         return self.required_evidence - unread_evidence(self.token_selection, others, progress)
 
 
@@ -214,6 +219,7 @@ def train_step(run: Run, step: int) -> Stats:
     if run.check and checks_evidence:
         checked |= run.check.observed(batch)
     weight_BT = token_weights(method, batch)
+    batch = with_token_advantages(method, batch)
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -231,7 +237,7 @@ def train_step(run: Run, step: int) -> Stats:
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
     if "old_logp" in required_evidence and not reuse_sampled_logp:
-        stats |= sampler_mismatch(batch)
+        stats |= sampler_mismatch(batch) | method.correction.metrics(batch)
     # what was sampled took time, whether it has a reward or not
     stats["sampled_tokens"] = float(sum(len(rollout.response_ids) for rollout in rollouts))
     if run.graded:  # demonstrations and pairs have no reward
@@ -256,6 +262,17 @@ def token_weights(method: Method, batch: Batch) -> Float[Tensor, "B T"]:
     Loss weights do not change a total, except that a token of weight 0 is masked (see `collate`).
     """
     return batch.weighted(method.token_selection(batch))
+
+
+def with_token_advantages(method: Method, batch: Batch) -> Batch:
+    """The batch with the advantages that its tokens have in the loss, corrected for the sampler.
+
+    Selection and metrics of rollouts go by the advantages of rollouts, which stay as they are.
+    """
+    if isinstance(method.correction, NoCorrection):
+        return batch
+    advantage_BT = batch.advantage_B.double()[:, None] * method.correction(batch)
+    return replace(batch, advantage_BT=advantage_BT.to(batch.advantage_B.dtype))
 
 
 def make_batch(
@@ -291,7 +308,12 @@ def make_batch(
         seed=seed,
         step=step,
     )
-    return replace(batch, sampled_rollouts=len(scored), sampled_tokens=sampled_tokens)
+    return replace(
+        batch,
+        sampled_rollouts=len(scored),
+        sampled_tokens=sampled_tokens,
+        max_response_tokens=method.max_response_tokens,
+    )
 
 
 def _kept(method: Method, rollouts: Sequence[Rollout]) -> list[Rollout]:

@@ -42,6 +42,15 @@ PAPERS = {
     "2402.03300": ("DeepSeekMath", "GRPO"),
     "2503.20783": ("Understanding R1-Zero-Like Training: A Critical Perspective", "Dr. GRPO"),
     "2503.14476": ("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "DAPO"),
+    "2506.13585": (
+        "MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention",
+        "CISPO",
+    ),
+    "2506.02208": (
+        "KDRL: Post-Training Reasoning LLMs via Unified Knowledge Distillation and Reinforcement "
+        "Learning",
+        "`kl_estimator: exact`",
+    ),
     "2507.18071": ("Group Sequence Policy Optimization", "GSPO"),
     "2402.14740": ("Back to Basics: Revisiting REINFORCE-Style Optimization", "RLOO"),
     "1912.09729": (

@@ -117,6 +117,8 @@ def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> No
         ("d3s", {"name", "baseline", "rollout_filter", "token_selection"}),
         ("pods", {"name", "baseline", "rollout_filter", "advantage"}),
         ("entropy20", {"name", "baseline", "token_selection", "loss_aggregation"}),
+        ("dr_grpo", {"name", "baseline", "advantage", "loss_aggregation"}),
+        ("cispo", {"name", "baseline", "objective", "correction", "learn"}),
     ],
 )
 def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(
@@ -682,7 +684,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "token_selection={kind: tip}",
             ],
             "token_selection: `tip` needs kl_reverse, which is defined per token; soft th"
-            "oughts have no tokens. Use a rule without it, or thought.kind=hard.",
+            "oughts have no tokens. Use one without it, or thought.kind=hard.",
         ),
         (
             [

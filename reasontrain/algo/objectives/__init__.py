@@ -10,6 +10,7 @@ Losses are aggregated in `algo.loss_aggregation`.
 
 from __future__ import annotations
 
+from reasontrain.algo.objectives.cispo import Cispo
 from reasontrain.algo.objectives.distill import Distill
 from reasontrain.algo.objectives.dpo import Dpo
 from reasontrain.algo.objectives.grpo import Grpo
@@ -18,11 +19,12 @@ from reasontrain.algo.objectives.nll import Nll
 from reasontrain.algo.objectives.reinforce import Reinforce
 from reasontrain.algo.objectives.soft_reinforce import SoftReinforce
 
-TokenObjective = Nll | Distill | Grpo | Reinforce | SoftReinforce
+TokenObjective = Nll | Distill | Grpo | Cispo | Reinforce | SoftReinforce
 SequenceObjective = Gspo | Dpo
 Objective = TokenObjective | SequenceObjective
 
 __all__ = [
+    "Cispo",
     "Distill",
     "Dpo",
     "Grpo",

@@ -9,7 +9,7 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.objectives import Distill, Grpo, Nll, Objective, Reinforce
+from reasontrain.algo.objectives import Cispo, Distill, Grpo, Nll, Objective, Reinforce
 from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused
 
@@ -22,6 +22,10 @@ OBJECTIVES: list[Objective] = [
     Grpo(reference_kl=0.2),
     Reinforce(),
     Reinforce(reference_kl=0.2),
+    Reinforce(reference_kl=0.2, kl_estimator="k2", entropy_bonus=0.1),
+    Grpo(reference_kl=0.2, kl_estimator="exact", entropy_bonus=0.1),
+    Cispo(ratio_cap=1.3, ratio_floor=0.6),
+    Cispo(reference_kl=0.2, kl_estimator="k3_ratio", entropy_bonus=0.1),
 ]
 NUM_ROWS, WIDTH = 6, 9
 
@@ -140,10 +144,20 @@ def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tenso
             m = torch.distributions.Categorical(probs=(1 - beta) * p.probs + beta * q.probs)
             return (1 - beta) * kl(p, m) + beta * kl(q, m)
     toward_N = inputs.columns.ref_logp_N - logp_N
-    penalty_N = objective.reference_kl * (toward_N.exp() - toward_N - 1)
+    ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
+    estimates = {
+        "k3": toward_N.exp() - toward_N - 1,
+        "k3_ratio": ratio_N * (toward_N.exp() - toward_N - 1),
+        "k2": 0.5 * toward_N**2,
+        "exact": kl(p, q),
+    }
+    penalty_N = objective.reference_kl * estimates[objective.kl_estimator]
+    penalty_N = penalty_N - objective.entropy_bonus * p.entropy()
     if isinstance(objective, Reinforce):
         return penalty_N - advantage_N * logp_N
-    ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
+    if isinstance(objective, Cispo):
+        weight_N = ratio_N.detach().clip(objective.ratio_floor, objective.ratio_cap)
+        return penalty_N - weight_N * advantage_N * logp_N
     unclipped_N, clipped_N = (
         ratio_N * advantage_N,
         ratio_N.clip(1 - objective.clip_low, 1 + objective.clip_high) * advantage_N,
