@@ -43,6 +43,11 @@ class _Ratio:
 
     With `level: token` each token has its own ratio; with `level: sequence` all tokens of a
     response have the product of its ratios, which is the ratio of the whole response.
+
+    Attributes:
+        level: whether a ratio is of a token or of a whole response.
+        cap: upper bound of the ratio.
+        floor: lower bound of the ratio.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp", "sampled_logp"})

@@ -196,6 +196,7 @@ class MicroBatchTokens:
                 if batch.advantage_BT is None
                 else self.of(batch.advantage_BT)
             ),
+            penalty_N=None if batch.penalty_BT is None else self.of(batch.penalty_BT),
             evidence={name: self.of(column_BT) for name, column_BT in batch.evidence.items()},
         )
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import vocab
-from reasontrain.algo.objectives import Objective, SequenceObjective
+from reasontrain.algo.objectives import KlCov, Objective, SequenceObjective
 from reasontrain.algo.objectives.reference_kl import ReferenceKl
 from reasontrain.data.micro_batches import (
     MicroBatch,
@@ -494,10 +494,13 @@ def _loss_terms(
         index_M: the rollouts of that optimiser step, over all ranks.
 
     Returns:
-        The batch, and the factors (see `_loss_weights`).
+        The batch, with what the objective reads of the whole step, and the factors (see
+        `_loss_weights`).
     """
     parts = (objective, loss_aggregation, index_M)
     loss_weight_BT = _loss_weights(batch, weight_BT, *parts)
+    if isinstance(objective, KlCov):
+        batch = replace(batch, penalty_BT=objective.penalty(batch))
     if not (isinstance(objective, ReferenceKl) and objective.penalises_all):
         return batch, loss_weight_BT
     every_BT = batch.weighted(batch.is_response_BT.to(weight_BT.dtype))

@@ -111,9 +111,7 @@ class Operations:
             "history": job.shape if job.history is None else job.history.shape,
         }
         recipe = job.recipe
-        unread = unread_evidence(
-            recipe.token_selection, recipe.loss_evidence, batch.progress
-        )
+        unread = unread_evidence(recipe.token_selection, recipe.loss_evidence, batch.progress)
         observed = job.observed & forward_passes(recipe.measured_evidence - unread)
         total = math.fsum(
             trunk(shape, *extent) + head(shape, rows)

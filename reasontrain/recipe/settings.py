@@ -10,6 +10,8 @@ from reasontrain.algo.correction import Correction, NoCorrection
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.loss_aggregation import LossAggregation
 from reasontrain.algo.objectives import Objective, SequenceObjective
+from reasontrain.algo.reward_shaping import OneReward, Overlong, RewardCombination
+from reasontrain.algo.token_advantage import RolloutAdvantage, TokenAdvantage
 from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
@@ -59,6 +61,9 @@ class Recipe:
     sample: SampleSettings | None = None
     reward: Reward = field(default_factory=Reward)
     advantage: Annotated[Advantage, KIND] = field(default_factory=NoAdvantage)
+    reward_combination: Annotated[RewardCombination, KIND] = field(default_factory=OneReward)
+    overlong: Overlong | None = None
+    token_advantage: Annotated[TokenAdvantage, KIND] = field(default_factory=RolloutAdvantage)
     correction: Annotated[Correction, KIND] = field(default_factory=NoCorrection)
     rollout_filter: Annotated[RolloutFilter, KIND] = field(default_factory=AllRollouts)
     token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
@@ -82,8 +87,12 @@ class Recipe:
 
     @property
     def loss_evidence(self) -> frozenset[str]:
-        """Evidence that the loss reads: the objective and the correction."""
-        return self.objective.required_evidence | self.correction.required_evidence
+        """Evidence that the loss reads: the objective and what makes its advantages."""
+        return (
+            self.objective.required_evidence
+            | self.token_advantage.required_evidence
+            | self.correction.required_evidence
+        )
 
     @property
     def reuses_sampled_logp(self) -> bool:

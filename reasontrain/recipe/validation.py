@@ -15,13 +15,17 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.correction import NoCorrection
 from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
-from reasontrain.algo.rollout_filter import filters_of
+from reasontrain.algo.reward_shaping import KNOWN_NUMBERS, OneReward, WeightedRewards
+from reasontrain.algo.rollout_filter import Gfpo, filters_of
 from reasontrain.algo.rollout_filter.random import RandomRollouts
+from reasontrain.algo.token_advantage import RolloutAdvantage
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllRollouts,
+    ClipCov,
     MaxVariance,
     ShuffledWeights,
+    Stapo,
 )
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
@@ -291,10 +295,43 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
     """Rewards and advantages in recipes that do not sample or grade."""
     if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
         yield "advantage: demonstrations have no reward; remove it, or add a `sample` section"
+    if recipe.sample is None:
+        for key, usual in (("reward_combination", OneReward()), ("overlong", None)):
+            if getattr(recipe, key) != usual:
+                yield f"{key}: demonstrations have no reward; remove the section"
+    elif recipe.overlong is not None and recipe.overlong.buffer >= recipe.sample.max_tokens:
+        yield (
+            f"overlong.buffer: {recipe.overlong.buffer} tokens before a limit of "
+            f"sample.max_tokens {recipe.sample.max_tokens} would punish every response; use fewer"
+        )
+    yield from _combination_errors(recipe)
+    if not isinstance(recipe.token_advantage, RolloutAdvantage) and isinstance(
+        recipe.advantage, NoAdvantage
+    ):
+        yield f"token_advantage: {recipe.token_advantage.kind} {_ADVANTAGES_NEEDED}"
     if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
         yield (
             "reward: these rewards are for sampled answers that the verifier grades; remove the "
             "section (a task of kind `python` returns its own rewards)"
+        )
+
+
+def _combination_errors(recipe: Recipe) -> Iterator[str]:
+    """Numbers that a combination of rewards names, and that no task of this kind has."""
+    combination = recipe.reward_combination
+    if isinstance(combination, OneReward) or recipe.task.has_own_reward:
+        return
+    names = (
+        set(combination.weights)
+        if isinstance(combination, WeightedRewards)
+        else {name.removeprefix("-") for name in combination.order}
+    )
+    unknown = names - KNOWN_NUMBERS
+    if unknown:
+        yield (
+            f"reward_combination: a task of kind {recipe.task.kind} has no {_names(unknown)}; it "
+            f"has {_names(KNOWN_NUMBERS)}, and a function of your own (a task of kind `python`) "
+            f"may return more"
         )
 
 
@@ -316,6 +353,16 @@ def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
         yield (
             f"sample.group_size: {recipe.advantage.kind} compares the rollouts of a group; use 2 "
             f"or more"
+        )
+    if sample.refill_rounds and isinstance(recipe.advantage, NoAdvantage):
+        yield (
+            "sample.refill_rounds: replaces groups of equal rewards, which matter to advantages "
+            "alone; set it to 0, or set `advantage.kind`"
+        )
+    if sample.refill_rounds and recipe.cluster is not None and recipe.cluster.overlap:
+        yield (
+            "sample.refill_rounds: the groups of a step are known when it is sampled, and "
+            "`cluster.overlap` samples the next one meanwhile; set one of them to 0"
         )
     if objective.score_at_sampling_temperature and isinstance(recipe.advantage, NoAdvantage):
         yield f"advantage: {objective.kind} learns from advantages; set `advantage.kind`"
@@ -348,15 +395,19 @@ def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
             "value above 0"
         )
     per_token = {name for name in recipe.required_evidence if not EVIDENCE[name].soft}
-    readers = {
-        "token_selection": recipe.token_selection,
-        "objective": objective,
-        "correction": recipe.correction,
-    }
-    for key, reader in readers.items():
-        if needed := per_token & reader.required_evidence:
+    shaping = recipe.token_advantage
+    selection = recipe.token_selection
+    correction = recipe.correction
+    readers = (
+        ("token_selection", selection.kind, selection.required_evidence),
+        ("objective", objective.kind, objective.required_evidence),
+        ("token_advantage", shaping.kind, shaping.required_evidence),
+        ("correction", correction.kind, correction.required_evidence),
+    )
+    for key, kind, evidence in readers:
+        if needed := per_token & evidence:
             yield (
-                f"{key}: `{reader.kind}` needs {_names(needed)}, which "
+                f"{key}: `{kind}` needs {_names(needed)}, which "
                 f"{'is' if len(needed) == 1 else 'are'} defined per token; {thought.kind} thoughts "
                 f"have no tokens. Use one without it, or thought.kind=hard."
             )
@@ -396,11 +447,11 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
     token_selection = recipe.token_selection
     if isinstance(token_selection, ShuffledWeights):
         token_selection = token_selection.of
-    widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance)]
+    widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance | Gfpo)]
     if isinstance(recipe.advantage, NoAdvantage):
         if widest:
             yield f"rollout_filter: {widest[0].kind} {_ADVANTAGES_NEEDED}"
-        if isinstance(token_selection, AdvantageEntropy):
+        if isinstance(token_selection, AdvantageEntropy | Stapo | ClipCov):
             yield f"token_selection: {token_selection.kind} {_ADVANTAGES_NEEDED}"
     if recipe.objective.granularity == "pair" and not isinstance(rollout_filter, AllRollouts):
         yield (
@@ -410,7 +461,7 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
     yield from _few_kept_errors(recipe)
     share = 1.0  # of the rollouts that earlier filters of a chain leave
     for one in filters_of(rollout_filter):
-        if isinstance(one, MaxVariance) and one.renormalise and recipe.sample is not None:
+        if isinstance(one, MaxVariance | Gfpo) and one.renormalise and recipe.sample is not None:
             size = share * (
                 recipe.sample.group_size if one.scope == "group" else recipe.learn.rollouts_per_step
             )
@@ -432,7 +483,7 @@ def _few_kept_errors(recipe: Recipe) -> Iterator[str]:
     groups = sampled // size if sampled % size == 0 else 1  # another division is refused by itself
     kept = sampled
     for one in filters_of(recipe.rollout_filter):
-        if not isinstance(one, MaxVariance | RandomRollouts):
+        if not isinstance(one, MaxVariance | RandomRollouts | Gfpo):
             continue
         pools = groups if one.scope == "group" else 1
         kept = pools * max(1, math.floor(one.keep_ratio.least * (kept / pools) + 1e-6))

@@ -37,6 +37,10 @@ TOP_LEVEL = {
     "sample": "sampling of rollouts; null: learn from demonstrations",
     "reward": "values of right and wrong answers; see [Rewards](../rewards.md)",
     "advantage": "from the rewards of a group to advantages",
+    "reward_combination": "one reward of several numbers; see [Rewards](../rewards.md)",
+    "overlong": "penalty of responses near the length limit; null: none",
+    "token_advantage": "from the advantage of a rollout to those of its tokens",
+    "correction": "weights for a sampler whose probabilities differ from the learner's",
     "rollout_filter": "the rollouts that are learned from",
     "token_selection": "the rule that gives every token its weight",
     "evaluate": "evaluation during training; see [Evaluation](../evaluation.md)",
@@ -72,7 +76,6 @@ MEANINGS = {
     "std_floor": "rollouts whose advantages are all below it are not kept",
     "divergence": "the divergence between student and teacher",
     "beta": "strength of the implicit KL constraint",
-    "reference_kl": "factor of the KL penalty to the reference; 0: none, and no reference",
     "clip_low": "lower bound of the ratio, as a distance from 1",
     "clip_high": "upper bound of the ratio, as a distance from 1",
     "gamma": "scale of the noise, in root mean squares of the embeddings in use",
@@ -207,7 +210,7 @@ class _Reference:
         if origin is tuple:
             return f"list of {self._type(arguments[0])}"
         if origin is dict:
-            return "mapping of text to text"
+            return f"mapping of text to {self._type(arguments[1])}"
         if isinstance(hint, type) and hint in self._titles:
             return self._link(hint, "section")
         return {int: "integer", float: "number", str: "text", bool: "`true`, `false`"}[hint]  # type: ignore[index]

@@ -96,6 +96,7 @@ RUNS: Mapping[str, tuple[str, Sequence[str]]] = {
             "objective.penalised_tokens=all",
         ),
     ),
+    "kl_cov": ("kl_cov", (*FEW, *SAMPLED, "learn.updates_per_batch=1")),
     "reinforce": ("soft_tokens_hard", (*FEW, *THOUGHT)),
     "soft_reinforce": ("soft_tokens", (*FEW, *THOUGHT)),
     "dpo": ("dpo", STAGES),

@@ -13,10 +13,12 @@ from datasets import Dataset
 from torch import Tensor
 from torch.testing import assert_close
 from trl import GRPOConfig, GRPOTrainer
+from trl.rewards import get_soft_overlong_punishment
 
 from reasontrain.algo.correction import Correction, MaskRatio, TruncateRatio
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Cispo, Grpo, Gspo, Objective
+from reasontrain.algo.reward_shaping import Overlong
 from reasontrain.algo.token_selection import AllTokens, TokenSelection, TopEntropy
 from reasontrain.bench.peers import KEEP_ACTIVATIONS
 from reasontrain.learner.factory import compose_learner
@@ -26,7 +28,7 @@ from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.recipe.learning import AdamW
 from reasontrain.run.loop import Method, with_token_advantages
-from reasontrain.types import Batch, TokenKind
+from reasontrain.types import Batch, Problem, Rollout, TokenKind
 from tests.tiny import batch, policy, tokenizer
 
 TEMPERATURE = 0.7
@@ -392,6 +394,25 @@ def test_the_correction_of_the_samplers_probabilities_is_trls(
     known = inputs(moved)
     scored |= {name: known[name] for name in ("advantages", "old_per_token_logps")}
     assert_same(found, learned_by(trainer, scored))
+
+
+@pytest.mark.parametrize(("limit", "buffer"), [(10, 4), (7, 7), (20, 1)])
+def test_the_penalty_of_long_responses_is_trls(limit: int, buffer: int) -> None:
+    lengths = range(1, limit + 1)
+    some = [
+        Rollout(
+            problem=Problem(id="a", prompt=""),
+            id=length,
+            group=0,
+            prompt_ids=(1,),
+            response_ids=(5,) * length,
+            reward=0.25,
+        )
+        for length in lengths
+    ]
+    expected = get_soft_overlong_punishment(limit, buffer)([[5] * length for length in lengths])
+    found = [one.reward for one in Overlong(buffer=buffer)(some, limit)]
+    assert found == pytest.approx([0.25 + punishment for punishment in expected])
 
 
 def generated(data: Batch) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
-from reasontrain.algo.objectives import Cispo, Distill, Dpo, Grpo, Nll, Objective, Reinforce
+from reasontrain.algo.objectives import Cispo, Distill, Dpo, Grpo, KlCov, Nll, Objective, Reinforce
 from reasontrain.algo.token_selection import (
     AllTokens,
     Random,
@@ -42,6 +42,7 @@ OBJECTIVES = {
     "jsd": Distill(divergence="jsd", beta=0.3),
     "grpo": Grpo(reference_kl=0.1),
     "reinforce": Reinforce(reference_kl=0.1),
+    "kl_cov": KlCov(share=0.1, old_kl=0.3),
     "cispo": Cispo(
         reference_kl=0.1, kl_estimator="k3_ratio", entropy_bonus=0.1, penalised_tokens="all"
     ),

@@ -137,6 +137,32 @@ def test_narrow_bounds_on_the_samplers_rounding_are_warned_of(
             ["objective={kind: grpo, reference_kl: 0.1, kl_estimator: exact}"],
             "teacher: the objective grpo needs a teacher; set `teacher.path`",
         ),
+        (
+            "grpo",
+            ["overlong={buffer: 120}"],
+            "overlong.buffer: 120 tokens before a limit of sample.max_tokens 120 would punish",
+        ),
+        (
+            "grpo",
+            ["sample.refill_rounds=2", AHEAD],
+            "sample.refill_rounds: the groups of a step are known when it is sampled",
+        ),
+        ("tip", ["sample.refill_rounds=2"], "sample.refill_rounds: replaces groups of equal"),
+        ("tip", ["token_advantage.kind=gtpo"], "token_advantage: gtpo compares advantages; add"),
+        ("tip", ["token_selection.kind=stapo"], "token_selection: stapo compares advantages; add"),
+        ("tip", ["rollout_filter.kind=gfpo"], "rollout_filter: gfpo compares advantages; add"),
+        ("sft", ["overlong={buffer: 4}"], "overlong: demonstrations have no reward; remove"),
+        (
+            "sft",
+            ["reward_combination={kind: weighted, weights: {tokens: -1}}"],
+            "reward_combination: demonstrations have no reward; remove",
+        ),
+        (
+            "grpo",
+            ["reward_combination={kind: lexicographic, order: [correct, -tokens, -form]}"],
+            "reward_combination: a task of kind arithmetic has no form; it has correct, reward, "
+            "tokens",
+        ),
         ("grpo", ["correction={kind: mask, floor: 3}"], "floor 3 is not below cap 3"),
         (
             "soft_tokens",

@@ -119,6 +119,12 @@ def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> No
         ("entropy20", {"name", "baseline", "token_selection", "loss_aggregation"}),
         ("dr_grpo", {"name", "baseline", "advantage", "loss_aggregation"}),
         ("cispo", {"name", "baseline", "objective", "correction", "learn"}),
+        ("dapo", {"name", "baseline", "sample", "objective", "overlong", "learn"}),
+        ("gtpo", {"name", "baseline", "token_advantage"}),
+        ("stapo", {"name", "baseline", "token_selection"}),
+        ("clip_cov", {"name", "baseline", "token_selection", "loss_aggregation", "learn"}),
+        ("kl_cov", {"name", "baseline", "objective", "learn"}),
+        ("gfpo", {"name", "baseline", "rollout_filter", "advantage", "loss_aggregation"}),
     ],
 )
 def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(

@@ -211,7 +211,8 @@ def test_killed_between_two_updates_a_run_ends_with_the_bits_of_one_that_was_not
         "learn.updates_per_batch=4",
         "learn.warmup_steps=5",
         "sample.group_size=4",
-        "sample.max_tokens=12",
+        "sample.max_tokens=24",
+        "sample.refill_rounds=2",
         "evaluate=null",
         "track.tensorboard=false",
         "checkpoint.every=1",
@@ -242,6 +243,8 @@ def test_killed_between_two_updates_a_run_ends_with_the_bits_of_one_that_was_not
     ).read_bytes()
     for ours, theirs in zip(metrics(again), metrics(straight), strict=True):
         assert ours == theirs
+    assert all(line["trained_tokens"] for line in metrics(straight))
+    assert any(line["refill_rounds"] for line in metrics(straight))
 
 
 def metrics(directory: Path) -> list[dict[str, float]]:

@@ -15,11 +15,12 @@ from reasontrain.algo.objectives.distill import Distill
 from reasontrain.algo.objectives.dpo import Dpo
 from reasontrain.algo.objectives.grpo import Grpo
 from reasontrain.algo.objectives.gspo import Gspo
+from reasontrain.algo.objectives.kl_cov import KlCov
 from reasontrain.algo.objectives.nll import Nll
 from reasontrain.algo.objectives.reinforce import Reinforce
 from reasontrain.algo.objectives.soft_reinforce import SoftReinforce
 
-TokenObjective = Nll | Distill | Grpo | Cispo | Reinforce | SoftReinforce
+TokenObjective = Nll | Distill | Grpo | Cispo | KlCov | Reinforce | SoftReinforce
 SequenceObjective = Gspo | Dpo
 Objective = TokenObjective | SequenceObjective
 
@@ -29,6 +30,7 @@ __all__ = [
     "Dpo",
     "Grpo",
     "Gspo",
+    "KlCov",
     "Nll",
     "Objective",
     "Reinforce",

@@ -21,6 +21,10 @@ class Cispo(EntropyBonus):
     has no lower bound; its upper one is not published, and 5 is TRL's recommendation. With one
     update per batch the ratio is 1 up to rounding, and the gradient is that of `reinforce`. Use
     `loss_aggregation: token_mean`, as the paper does.
+
+    Attributes:
+        ratio_cap: upper bound of the ratio as a weight.
+        ratio_floor: lower bound of the ratio as a weight.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"

@@ -41,6 +41,12 @@ class ReferenceKl:
     divided as if all were selected, as in TRL and verl; metrics of the objective are then means
     over all of them. `max_log_ratio` clamps every log-ratio, to p_old and to p_ref, to
     +-max_log_ratio (verl: 20); beyond it there is no gradient.
+
+    Attributes:
+        reference_kl: factor of the KL penalty to the reference; 0: none, and no reference.
+        kl_estimator: form of the penalty, as above.
+        penalised_tokens: tokens at which penalties are: selected ones, or all of the responses.
+        max_log_ratio: bound of every log-ratio, in nats; null: none.
     """
 
     reference_kl: NotNegative = 0.0
@@ -119,6 +125,9 @@ class EntropyBonus(ReferenceKl):
     H is the entropy of the policy's next-token distribution at the sampler's temperature, in nats,
     with its own gradient over the vocabulary (TRL: `entropy_coef`; verl: `entropy_coeff`). It is at
     the tokens of `penalised_tokens`, divided as the loss is.
+
+    Attributes:
+        entropy_bonus: factor of the entropy; 0: no bonus.
     """
 
     entropy_bonus: NotNegative = 0.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reasontrain.algo.rollout_filter.chain import FilterChain
+from reasontrain.algo.rollout_filter.gfpo import Gfpo
 from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.types import Batch
@@ -31,7 +32,7 @@ class AllRollouts:
         return batch
 
 
-RolloutFilter = AllRollouts | RandomRollouts | MaxVariance | FilterChain
+RolloutFilter = AllRollouts | RandomRollouts | MaxVariance | Gfpo | FilterChain
 
 
 def filters_of(rollout_filter: RolloutFilter) -> tuple[RolloutFilter, ...]:

@@ -16,6 +16,7 @@ from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.algo.token_selection.all_tokens import AllTokens
+from reasontrain.algo.token_selection.clip_cov import ClipCov
 from reasontrain.algo.token_selection.contrast import Contrast
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
@@ -23,6 +24,7 @@ from reasontrain.algo.token_selection.rho1 import Rho1
 from reasontrain.algo.token_selection.rules import SelectionRule, evidence_at
 from reasontrain.algo.token_selection.shuffled import ShuffledWeights
 from reasontrain.algo.token_selection.sstoken import SsToken
+from reasontrain.algo.token_selection.stapo import Stapo
 from reasontrain.algo.token_selection.tip import Tip
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
 from reasontrain.types import Batch, Stats
@@ -56,6 +58,7 @@ __all__ = [
     "AdvantageEntropy",
     "AllRollouts",
     "AllTokens",
+    "ClipCov",
     "Contrast",
     "HasMetrics",
     "LinearSchedule",
@@ -68,6 +71,7 @@ __all__ = [
     "SelectionRule",
     "ShuffledWeights",
     "SsToken",
+    "Stapo",
     "Tip",
     "TokenSelection",
     "TopEntropy",

@@ -6,11 +6,13 @@ from typing import Protocol, runtime_checkable
 
 from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.algo.token_selection.all_tokens import AllTokens
+from reasontrain.algo.token_selection.clip_cov import ClipCov
 from reasontrain.algo.token_selection.contrast import Contrast
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
 from reasontrain.algo.token_selection.rho1 import Rho1
 from reasontrain.algo.token_selection.sstoken import SsToken
+from reasontrain.algo.token_selection.stapo import Stapo
 from reasontrain.algo.token_selection.tip import Tip
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
 
@@ -25,7 +27,17 @@ class DependsOnProgress(Protocol):
 
 
 SelectionRule = (
-    AllTokens | Random | TopEntropy | Tip | AdvantageEntropy | SsToken | Prior | Rho1 | Contrast
+    AllTokens
+    | Random
+    | TopEntropy
+    | Tip
+    | AdvantageEntropy
+    | SsToken
+    | Prior
+    | Rho1
+    | Contrast
+    | Stapo
+    | ClipCov
 )
 
 

@@ -19,9 +19,7 @@ def test_a_clipped_ratio_weighs_the_log_prob() -> None:
         advantage_N=tensor([2.0, -3.0, 1.0], dtype=torch.float64),
         evidence={"old_logp": tensor([-1.0, -0.5, -2.0], dtype=torch.float64)},
     )
-    losses = Cispo(ratio_cap=1.2, ratio_floor=0.8)(
-        TokenStats({"logp": logp_N}.__getitem__), batch
-    )
+    losses = Cispo(ratio_cap=1.2, ratio_floor=0.8)(TokenStats({"logp": logp_N}.__getitem__), batch)
     assert_close(losses.loss, tensor([1.2 * 2 * 0.5, -0.8 * 3, 2.0], dtype=torch.float64))
     slope_N = torch.autograd.grad(losses.loss.sum(), logp_N)[0]
     assert_close(slope_N, tensor([-2.4, 2.4, -1.0], dtype=torch.float64))

@@ -9,7 +9,7 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.objectives import Cispo, Distill, Grpo, Nll, Objective, Reinforce
+from reasontrain.algo.objectives import Cispo, Distill, Grpo, KlCov, Nll, Objective, Reinforce
 from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused
 
@@ -24,6 +24,7 @@ OBJECTIVES: list[Objective] = [
     Reinforce(reference_kl=0.2),
     Reinforce(reference_kl=0.2, kl_estimator="k2", entropy_bonus=0.1),
     Grpo(reference_kl=0.2, kl_estimator="exact", entropy_bonus=0.1),
+    KlCov(),
     Cispo(ratio_cap=1.3, ratio_floor=0.6),
     Cispo(reference_kl=0.2, kl_estimator="k3_ratio", entropy_bonus=0.1),
 ]
@@ -46,7 +47,12 @@ class Inputs:
         self.teacher = Teacher(normal(NUM_ROWS, 3), Head(normal(WIDTH, 3)))
         logp = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
         ids_N = torch.randint(WIDTH, (NUM_ROWS,), generator=draw)
-        self.columns = TokenFields(ids_N=ids_N, advantage_N=normal(NUM_ROWS), evidence=logp)
+        self.columns = TokenFields(
+            ids_N=ids_N,
+            advantage_N=normal(NUM_ROWS),
+            penalty_N=0.5 * (ids_N % 2).double(),
+            evidence=logp,
+        )
         self.loss_weight_N = normal(NUM_ROWS).abs() + 0.1
 
     def gradient(
@@ -55,11 +61,7 @@ class Inputs:
         """Loss, dHidden over all six rows and dW, of some rows that are gathered first, as the
         learner does.
         """
-        columns = TokenFields(
-            ids_N=self.columns.ids_N[rows],
-            advantage_N=self.columns.advantage_N[rows],
-            evidence={name: column[rows] for name, column in self.columns.evidence.items()},
-        )
+        columns = self.columns[rows]
         teacher = Teacher(self.teacher.hidden_ND[rows], self.teacher.head)
         run = (columns, self.loss_weight_N[rows], objective)
         loss = fused(
@@ -155,6 +157,9 @@ def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tenso
     penalty_N = penalty_N - objective.entropy_bonus * p.entropy()
     if isinstance(objective, Reinforce):
         return penalty_N - advantage_N * logp_N
+    if isinstance(objective, KlCov):
+        held_N = inputs.columns.penalty_N * (logp_N - inputs.columns.old_logp_N).abs()
+        return penalty_N + held_N - ratio_N * advantage_N
     if isinstance(objective, Cispo):
         weight_N = ratio_N.detach().clip(objective.ratio_floor, objective.ratio_cap)
         return penalty_N - weight_N * advantage_N * logp_N
