@@ -16,7 +16,8 @@ from reasontrain.algo.correction import NoCorrection
 from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
 from reasontrain.algo.reward_shaping import KNOWN_NUMBERS, OneReward, WeightedRewards
-from reasontrain.algo.rollout_filter import Gfpo, filters_of
+from reasontrain.algo.rollout_filter import filters_of
+from reasontrain.algo.rollout_filter.gfpo import Gfpo
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_advantage import RolloutAdvantage
 from reasontrain.algo.token_selection import (
