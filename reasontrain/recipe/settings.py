@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.correction import Correction, NoCorrection
 from reasontrain.algo.custom_evidence import CustomEvidence, EvidencePlugin, with_inputs
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.loss_aggregation import LossAggregation
 from reasontrain.algo.objectives import Objective, SequenceObjective
+from reasontrain.algo.reward_shaping import OneReward, Overlong, RewardCombination
+from reasontrain.algo.token_advantage import RolloutAdvantage, TokenAdvantage
 from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
@@ -62,6 +65,10 @@ class Recipe:
     sample: SampleSettings | None = None
     reward: Reward = field(default_factory=Reward)
     advantage: Annotated[Advantage, KIND_OR_PLUGIN] = field(default_factory=NoAdvantage)
+    reward_combination: Annotated[RewardCombination, KIND] = field(default_factory=OneReward)
+    overlong: Overlong | None = None
+    token_advantage: Annotated[TokenAdvantage, KIND] = field(default_factory=RolloutAdvantage)
+    correction: Annotated[Correction, KIND] = field(default_factory=NoCorrection)
     rollout_filter: Annotated[RolloutFilter, KIND_OR_PLUGIN] = field(default_factory=AllRollouts)
     token_selection: Annotated[TokenSelection, KIND_OR_PLUGIN] = field(default_factory=AllTokens)
     evaluate: EvaluateSettings | None = None
@@ -79,10 +86,18 @@ class Recipe:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Evidence that the selection rule and the objective read, and what it is computed from."""
+        """Evidence that the selection rule and the loss read, and what it is computed from."""
         return with_inputs(
-            self.token_selection.required_evidence | self.objective.required_evidence,
-            self.custom_evidence,
+            self.token_selection.required_evidence | self.loss_evidence, self.custom_evidence
+        )
+
+    @property
+    def loss_evidence(self) -> frozenset[str]:
+        """Evidence that the loss reads: the objective and what makes its advantages."""
+        return (
+            self.objective.required_evidence
+            | self.token_advantage.required_evidence
+            | self.correction.required_evidence
         )
 
     @property
@@ -109,7 +124,7 @@ class Recipe:
             return False
         if self.learn.old_logp != "auto":
             return self.learn.old_logp == "sampler"
-        if self.learn.updates_per_batch > 1 or "sampled_logp" in self.objective.required_evidence:
+        if self.learn.updates_per_batch > 1 or "sampled_logp" in self.loss_evidence:
             return False
         if self.cluster is not None and self.cluster.overlap:
             return True

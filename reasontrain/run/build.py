@@ -209,6 +209,7 @@ class RunContext:
             group_size=sample.group_size
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
+            refill_rounds=sample.refill_rounds if sample else 0,
             score=self.score,
             check=self.check,
             graded=sample is not None,
@@ -291,12 +292,15 @@ def method_of(recipe: Recipe) -> Method:
         objective=recipe.objective,
         loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
         advantage=recipe.advantage,
+        token_advantage=recipe.token_advantage,
+        correction=recipe.correction,
         rollout_filter=recipe.rollout_filter,
         token_selection=recipe.token_selection,
         required_evidence=recipe.required_evidence,
         custom_evidence=recipe.custom_evidence,
         reuse_sampled_logp=recipe.reuses_sampled_logp,
         truncated=recipe.sample.truncated if recipe.sample else "score",
+        max_response_tokens=recipe.sample.max_tokens if recipe.sample else 0,
     )
 
 

@@ -167,6 +167,7 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
     """Return a function that adds rewards to rollouts; demonstrations have none."""
     if recipe.sample is None:
         return list
+    max_tokens = recipe.sample.max_tokens
 
     def add_rewards(rollouts: Sequence[Rollout]) -> list[Rollout]:
         scored = recipe.task.grade(
@@ -175,16 +176,19 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
             recipe.reward,
             answer_format=recipe.task.answer_format,
         )
-        return [
-            replace(
-                rollout,
-                reward=s.reward,
-                correct=s.verdict.correct,
-                reward_parts=s.metrics,
-                reward_failure=s.failure,
-            )
-            for rollout, s in zip(rollouts, scored, strict=True)
-        ]
+        rewarded = recipe.reward_combination(
+            [
+                replace(
+                    rollout,
+                    reward=s.reward,
+                    correct=s.verdict.correct,
+                    reward_parts=s.metrics,
+                    reward_failure=s.failure,
+                )
+                for rollout, s in zip(rollouts, scored, strict=True)
+            ]
+        )
+        return rewarded if recipe.overlong is None else recipe.overlong(rewarded, max_tokens)
 
     return add_rewards
 

@@ -42,6 +42,32 @@ PAPERS = {
     "2402.03300": ("DeepSeekMath", "GRPO"),
     "2503.20783": ("Understanding R1-Zero-Like Training: A Critical Perspective", "Dr. GRPO"),
     "2503.14476": ("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "DAPO"),
+    "2602.15620": (
+        "STAPO: Stabilizing Reinforcement Learning for LLMs by Silencing Rare Spurious Tokens",
+        "STAPO",
+    ),
+    "2508.09726": (
+        "Sample More to Think Less: Group Filtered Policy Optimization for Concise Reasoning",
+        "GFPO",
+    ),
+    "2508.04349": (
+        "GTPO and GRPO-S: Token and Sequence-Level Reward Shaping with Policy Entropy",
+        "GTPO",
+    ),
+    "2506.14758": ("Reasoning with Exploration: An Entropy Perspective", "the entropy advantage"),
+    "2505.22617": (
+        "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models",
+        "Clip-Cov and KL-Cov",
+    ),
+    "2506.13585": (
+        "MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention",
+        "CISPO",
+    ),
+    "2506.02208": (
+        "KDRL: Post-Training Reasoning LLMs via Unified Knowledge Distillation and Reinforcement "
+        "Learning",
+        "`kl_estimator: exact`",
+    ),
     "2507.18071": ("Group Sequence Policy Optimization", "GSPO"),
     "2402.14740": ("Back to Basics: Revisiting REINFORCE-Style Optimization", "RLOO"),
     "1912.09729": (

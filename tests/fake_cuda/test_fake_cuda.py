@@ -95,6 +95,17 @@ RUNS: Mapping[str, tuple[str, Sequence[str]]] = {
         ),
     ),
     "gspo": ("grpo", (*FEW, *SAMPLED, "objective.kind=gspo")),
+    "cispo": (
+        "cispo",
+        (
+            *FEW,
+            *SAMPLED,
+            "learn.updates_per_batch=1",
+            "objective.entropy_bonus=0.01",
+            "objective.penalised_tokens=all",
+        ),
+    ),
+    "kl_cov": ("kl_cov", (*FEW, *SAMPLED, "learn.updates_per_batch=1")),
     "reinforce": ("soft_tokens_hard", (*FEW, *THOUGHT)),
     "soft_reinforce": ("soft_tokens", (*FEW, *THOUGHT)),
     "dpo": ("dpo", STAGES),

@@ -15,10 +15,12 @@ from torch.testing import assert_close
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import (
+    Cispo,
     Distill,
     Dpo,
     EntropyAwareDistill,
     Grpo,
+    KlCov,
     Nll,
     Objective,
     Reinforce,
@@ -54,6 +56,10 @@ OBJECTIVES = {
     "reinforce": Reinforce(reference_kl=0.1),
     "sampled_distill": SampledDistill(),
     "entropy_aware_distill": EntropyAwareDistill(),
+    "kl_cov": KlCov(share=0.1, old_kl=0.3),
+    "cispo": Cispo(
+        reference_kl=0.1, kl_estimator="k3_ratio", entropy_bonus=0.1, penalised_tokens="all"
+    ),
 }
 SELECTORS = {
     "all": AllTokens(),

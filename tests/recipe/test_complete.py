@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 import reasontrain.recipe
+from reasontrain.algo.correction import Correction
 from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.algo.objectives import Objective, SequenceObjective, SoftReinforce, TokenObjective
 from reasontrain.algo.rollout_filter import RolloutFilter
+from reasontrain.algo.token_advantage import TokenAdvantage
 from reasontrain.algo.token_selection import ShuffledWeights, TokenSelection
 from reasontrain.recipe import OUTPUTS, Recipe, Stage, Suite
 from reasontrain.recipe.read import _settings_classes
@@ -58,13 +60,17 @@ def test_every_token_objective_is_in_the_promises_and_the_products() -> None:
     assert classes_in(Objective) == classes_in(TokenObjective) | classes_in(SequenceObjective)
 
 
-@pytest.mark.parametrize("choice", [TokenSelection, RolloutFilter, Objective])
+@pytest.mark.parametrize(
+    "choice", [TokenSelection, RolloutFilter, Objective, TokenAdvantage, Correction]
+)
 def test_every_kind_has_a_recipe_that_uses_it(choice: object) -> None:
     used: set[str] = set()
     for path in (ROOT / "recipes").rglob("*.yaml"):
         used |= kinds_in(yaml.safe_load(path.read_text()))
-    # gspo is recipes/tiny/grpo.yaml with another objective.kind
-    assert {kind_of(cls) for cls in classes_in(choice)} - used <= {"gspo", "chain"}
+    # another kind makes gspo of recipes/tiny/grpo.yaml, `entropy` of recipes/tiny/gtpo.yaml and
+    # `mask` of recipes/tiny/cispo.yaml
+    unused = {kind_of(cls) for cls in classes_in(choice)} - used
+    assert unused <= {"gspo", "chain", "entropy", "rollout", "none", "mask"}
 
 
 @pytest.mark.parametrize("choice", [TokenSelection, Objective])

@@ -10,12 +10,14 @@ Losses are aggregated in `algo.loss_aggregation`.
 
 from __future__ import annotations
 
+from reasontrain.algo.objectives.cispo import Cispo
 from reasontrain.algo.objectives.custom import ObjectivePlugin
 from reasontrain.algo.objectives.distill import Distill
 from reasontrain.algo.objectives.dpo import Dpo
 from reasontrain.algo.objectives.entropy_aware_distill import EntropyAwareDistill
 from reasontrain.algo.objectives.grpo import Grpo
 from reasontrain.algo.objectives.gspo import Gspo
+from reasontrain.algo.objectives.kl_cov import KlCov
 from reasontrain.algo.objectives.nll import Nll
 from reasontrain.algo.objectives.reinforce import Reinforce
 from reasontrain.algo.objectives.sampled_distill import SampledDistill
@@ -25,6 +27,8 @@ TokenObjective = (
     Nll
     | Distill
     | Grpo
+    | Cispo
+    | KlCov
     | Reinforce
     | SoftReinforce
     | SampledDistill
@@ -35,11 +39,13 @@ SequenceObjective = Gspo | Dpo
 Objective = TokenObjective | SequenceObjective
 
 __all__ = [
+    "Cispo",
     "Distill",
     "Dpo",
     "EntropyAwareDistill",
     "Grpo",
     "Gspo",
+    "KlCov",
     "Nll",
     "Objective",
     "Reinforce",

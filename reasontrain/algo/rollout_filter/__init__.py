@@ -12,6 +12,7 @@ from typing import Literal
 
 from reasontrain.algo.rollout_filter.chain import FilterChain
 from reasontrain.algo.rollout_filter.custom import FilterPlugin
+from reasontrain.algo.rollout_filter.gfpo import Gfpo
 from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.types import Batch
@@ -32,7 +33,7 @@ class AllRollouts:
         return batch
 
 
-RolloutFilter = AllRollouts | RandomRollouts | MaxVariance | FilterChain | FilterPlugin
+RolloutFilter = AllRollouts | RandomRollouts | MaxVariance | Gfpo | FilterChain | FilterPlugin
 
 
 def filters_of(rollout_filter: RolloutFilter) -> tuple[RolloutFilter, ...]:

@@ -16,6 +16,7 @@ from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.algo.token_selection.all_tokens import AllTokens
+from reasontrain.algo.token_selection.clip_cov import ClipCov
 from reasontrain.algo.token_selection.contrast import Contrast
 from reasontrain.algo.token_selection.dft import Dft
 from reasontrain.algo.token_selection.eaft import Eaft
@@ -30,6 +31,7 @@ from reasontrain.algo.token_selection.rules import SelectionPlugin, SelectionRul
 from reasontrain.algo.token_selection.selectkd import SelecTkd
 from reasontrain.algo.token_selection.shuffled import ShuffledWeights
 from reasontrain.algo.token_selection.sstoken import SsToken
+from reasontrain.algo.token_selection.stapo import Stapo
 from reasontrain.algo.token_selection.tip import Tip
 from reasontrain.algo.token_selection.tis_dpo import TisDpo
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
@@ -69,6 +71,7 @@ __all__ = [
     "AdvantageEntropy",
     "AllRollouts",
     "AllTokens",
+    "ClipCov",
     "Contrast",
     "Dft",
     "Eaft",
@@ -88,6 +91,7 @@ __all__ = [
     "SelectionRule",
     "ShuffledWeights",
     "SsToken",
+    "Stapo",
     "Tip",
     "TisDpo",
     "TokenSelection",

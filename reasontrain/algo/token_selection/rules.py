@@ -9,6 +9,7 @@ from jaxtyping import Float
 from reasontrain.algo._plugin_checks import not_names_of_evidence, not_weights
 from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.algo.token_selection.all_tokens import AllTokens
+from reasontrain.algo.token_selection.clip_cov import ClipCov
 from reasontrain.algo.token_selection.contrast import Contrast
 from reasontrain.algo.token_selection.dft import Dft
 from reasontrain.algo.token_selection.eaft import Eaft
@@ -21,6 +22,7 @@ from reasontrain.algo.token_selection.random import Random
 from reasontrain.algo.token_selection.rho1 import Rho1
 from reasontrain.algo.token_selection.selectkd import SelecTkd
 from reasontrain.algo.token_selection.sstoken import SsToken
+from reasontrain.algo.token_selection.stapo import Stapo
 from reasontrain.algo.token_selection.tip import Tip
 from reasontrain.algo.token_selection.tis_dpo import TisDpo
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
@@ -92,6 +94,8 @@ SelectionRule = (
     | Paced
     | FireOpd
     | TisDpo
+    | Stapo
+    | ClipCov
 )
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import (
+    Cispo,
     Distill,
     EntropyAwareDistill,
     Grpo,
+    KlCov,
     Nll,
     Objective,
     Reinforce,
@@ -33,6 +35,11 @@ OBJECTIVES: list[Objective] = [
     SampledDistill(),
     EntropyAwareDistill(),
     EntropyAwareDistill(combine="switch", forward_weight=0.5),
+    Reinforce(reference_kl=0.2, kl_estimator="k2", entropy_bonus=0.1),
+    Grpo(reference_kl=0.2, kl_estimator="exact", entropy_bonus=0.1),
+    KlCov(),
+    Cispo(ratio_cap=1.3, ratio_floor=0.6),
+    Cispo(reference_kl=0.2, kl_estimator="k3_ratio", entropy_bonus=0.1),
 ]
 NUM_ROWS, WIDTH = 6, 9
 
@@ -56,7 +63,12 @@ class Inputs:
         advantage_N = normal(NUM_ROWS)
         evidence["teacher_logp"] = -normal(NUM_ROWS).abs()
         evidence["teacher_entropy"] = torch.tensor([0.1, 0.9, 2.0, 0.8, 0.0, 0.7]).double()
-        self.columns = TokenFields(ids_N=ids_N, advantage_N=advantage_N, evidence=evidence)
+        self.columns = TokenFields(
+            ids_N=ids_N,
+            advantage_N=advantage_N,
+            penalty_N=0.5 * (ids_N % 2).double(),
+            evidence=evidence,
+        )
         self.loss_weight_N = normal(NUM_ROWS).abs() + 0.1
 
     def gradient(
@@ -65,11 +77,7 @@ class Inputs:
         """Loss, dHidden over all six rows and dW, of some rows that are gathered first, as the
         learner does.
         """
-        columns = TokenFields(
-            ids_N=self.columns.ids_N[rows],
-            advantage_N=self.columns.advantage_N[rows],
-            evidence={name: column[rows] for name, column in self.columns.evidence.items()},
-        )
+        columns = self.columns[rows]
         teacher = Teacher(self.teacher.hidden_ND[rows], self.teacher.head)
         run = (columns, self.loss_weight_N[rows], objective)
         loss = fused(
@@ -160,10 +168,23 @@ def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tenso
             reverse_N = kl(p, q) * (1 if combine == "add" else 1 - uncertain_N)
             return reverse_N + forward_weight * uncertain_N * kl(q, p)
     toward_N = inputs.columns.ref_logp_N - logp_N
-    penalty_N = objective.reference_kl * (toward_N.exp() - toward_N - 1)
+    ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
+    estimates = {
+        "k3": toward_N.exp() - toward_N - 1,
+        "k3_ratio": ratio_N * (toward_N.exp() - toward_N - 1),
+        "k2": 0.5 * toward_N**2,
+        "exact": kl(p, q),
+    }
+    penalty_N = objective.reference_kl * estimates[objective.kl_estimator]
+    penalty_N = penalty_N - objective.entropy_bonus * p.entropy()
     if isinstance(objective, Reinforce):
         return penalty_N - advantage_N * logp_N
-    ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
+    if isinstance(objective, KlCov):
+        held_N = inputs.columns.penalty_N * (logp_N - inputs.columns.old_logp_N).abs()
+        return penalty_N + held_N - ratio_N * advantage_N
+    if isinstance(objective, Cispo):
+        weight_N = ratio_N.detach().clip(objective.ratio_floor, objective.ratio_cap)
+        return penalty_N - weight_N * advantage_N * logp_N
     unclipped_N, clipped_N = (
         ratio_N * advantage_N,
         ratio_N.clip(1 - objective.clip_low, 1 + objective.clip_high) * advantage_N,
