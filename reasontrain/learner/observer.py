@@ -13,11 +13,16 @@ from torch import Tensor
 from reasontrain import vocab
 from reasontrain.algo import evidence
 from reasontrain.data.micro_batches import MicroBatch, MicroBatchTokens
+from reasontrain.data.teacher_view import (
+    teacher_micro_batch,
+    teacher_sequence,
+    teacher_tokens,
+)
 from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation, RequestedModel
-from reasontrain.learner.top_k_teacher import TopKSource, sequence, teacher_at
+from reasontrain.learner.top_k_teacher import TopKSource, teacher_at
 from reasontrain.metrics.working import working
 from reasontrain.models import Importance
 from reasontrain.models.attention import measure_attention
@@ -65,6 +70,7 @@ class Observer:
         self.importance = importance or Importance()
         self.teacher_hidden: dict[int, tuple[Int[Tensor, " N"], Float[Tensor, "N D"]]] = {}
         self._no_teacher_hidden: Float[Tensor, "0 D"] | None = None
+        self._teacher_views: dict[int, tuple[MicroBatch, MicroBatch]] = {}
         self._teacher = teacher
         self._compared = compared
 
@@ -79,6 +85,7 @@ class Observer:
         """Drop the teacher's hidden states, or its log-probabilities of the step."""
         self.teacher_hidden.clear()
         self._no_teacher_hidden = None
+        self._teacher_views.clear()
         if isinstance(self._teacher, TopKSource):
             self._teacher.forget()
 
@@ -103,7 +110,7 @@ class Observer:
         with working("measuring evidence", "tokens", total) as work:
             for index, (micro, tokens) in enumerate(zip(micro_batches, cut, strict=True)):
                 if needs_teacher:
-                    self.request_teacher(cut[index : index + IN_FLIGHT])
+                    self.request_teacher(batch, cut[index : index + IN_FLIGHT])
                 measured = self._measure(batch, tokens, required_evidence)
                 unmeasured = required_evidence - measured.keys()
                 assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
@@ -123,18 +130,34 @@ class Observer:
         """True if `columns` has run the teacher on the batch."""
         return self._no_teacher_hidden is not None
 
-    def request_teacher(self, upcoming: Sequence[MicroBatchTokens]) -> None:
+    def request_teacher(self, batch: Batch, upcoming: Sequence[MicroBatchTokens]) -> None:
         """Let a teacher in another process start on these."""
         if isinstance(self._teacher, RequestedModel):
             for tokens in upcoming:
-                self._teacher.request(tokens.micro_batch, tokens.logit_position_N)
+                seen = self._seen_by_teacher(batch, tokens)
+                self._teacher.request(seen.micro_batch, seen.logit_position_N)
+
+    def _seen_by_teacher(self, batch: Batch, tokens: MicroBatchTokens) -> MicroBatchTokens:
+        """These tokens in the sequences that the teacher reads.
+
+        A micro-batch has one view until `forget`: a teacher in another process knows what was
+        requested of it by the object.
+        """
+        if not batch.teacher_prompts:
+            return tokens
+        micro_batch = tokens.micro_batch
+        if id(micro_batch) not in self._teacher_views:
+            view = teacher_micro_batch(batch, micro_batch)
+            # The first of the pair keeps the id from being used again.
+            self._teacher_views[id(micro_batch)] = micro_batch, view
+        return teacher_tokens(batch, tokens, self._teacher_views[id(micro_batch)][1])
 
     def fetch_teacher(self, batch: Batch, cut: Sequence[MicroBatchTokens]) -> None:
         """Fetch the log-probabilities of a teacher without weights for all of these at once."""
         if isinstance(self._teacher, TopKSource):
             rollouts = [int(i) for tokens in cut for i in tokens.rollout_N.unique()]
             with self.engine.timer("frozen_forward"):
-                self._teacher.fetch(sequence(batch, index) for index in rollouts)
+                self._teacher.fetch(teacher_sequence(batch, index) for index in rollouts)
 
     @contextmanager
     def teacher_at(
@@ -159,8 +182,9 @@ class Observer:
     def teacher_hidden_at(self, batch: Batch, tokens: MicroBatchTokens) -> Float[Tensor, "N D"]:
         """The teacher's hidden states that predict these tokens, kept by `columns` or run now."""
         if self._no_teacher_hidden is None:
+            seen = self._seen_by_teacher(batch, tokens)
             with self.engine.timer("frozen_forward"):
-                return self.teacher.hidden(tokens.micro_batch, tokens.logit_position_N)
+                return self.teacher.hidden(seen.micro_batch, seen.logit_position_N)
         parts = [self._no_teacher_hidden]
         for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
             kept_N, hidden_ND = self.teacher_hidden[int(batch.rollout_B[index])]
@@ -223,7 +247,8 @@ class Observer:
             teacher = teacher_at(self._teacher, batch, tokens).to(self.engine.policy.device)
             compute = self._statistics(tokens.of(batch.ids_BT), names, teacher)
             return self.forward(micro, tokens.logit_position_N, compute)
-        hidden_ND = self.teacher.hidden(micro, tokens.logit_position_N)
+        seen = self._seen_by_teacher(batch, tokens)
+        hidden_ND = self.teacher.hidden(seen.micro_batch, seen.logit_position_N)
         # The empty slice tells the width D to a micro-batch of which no rollout is kept.
         self._no_teacher_hidden = hidden_ND[:0]
         for local, index in enumerate(micro.index_K.tolist()):

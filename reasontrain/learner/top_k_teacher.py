@@ -10,6 +10,7 @@ import torch
 from reasontrain import vocab
 from reasontrain.data.micro_batches import MicroBatchTokens
 from reasontrain.data.stored_top_k import TopKStore, TopKTokens
+from reasontrain.data.teacher_view import teacher_sequence
 from reasontrain.types import Batch, Tail
 
 
@@ -50,12 +51,6 @@ class StoredTopK:
         """See `TopKSource`: written responses come again."""
 
 
-def sequence(batch: Batch, index: int) -> list[int]:
-    """The token ids of one rollout of a batch, prompt and response."""
-    ids: list[int] = batch.ids_BT[index, : int(batch.length_B[index])].tolist()
-    return ids
-
-
 def teacher_at(source: TopKSource, batch: Batch, tokens: MicroBatchTokens) -> vocab.TopKTeacher:
     """The teacher at N tokens of a micro-batch, on the CPU."""
     parts: list[TopKTokens] = []
@@ -63,7 +58,8 @@ def teacher_at(source: TopKSource, batch: Batch, tokens: MicroBatchTokens) -> vo
         token_M = tokens.token_N[tokens.local_N == local]
         if not len(token_M):
             continue
-        scored = source.of(sequence(batch, index))
+        scored = source.of(teacher_sequence(batch, index))
+        # Counted from the end, where the prompts of student and teacher make no difference.
         row_M = token_M - (int(batch.length_B[index]) - len(scored))
         assert int(row_M.min()) >= 0, "tokens that are trained belong to the scored response"
         parts.append(

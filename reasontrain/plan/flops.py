@@ -119,7 +119,8 @@ class Operations:
             if model in observed
         )
         if job.teacher is not None and job.observes_teacher:
-            total += self._taught(extent) + head(job.teacher.shape, rows)
+            taught = _extent(batch.teacher_length_B)
+            total += self._taught(taught) + head(job.teacher.shape, rows)
         return total
 
     def _learned(self, batch: Batch, weight_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
@@ -148,7 +149,8 @@ class Operations:
         learned += head(job.shape, soft, 1 + backward)  # forward and backward of the mixture
         if job.teacher is not None and objective.needs_teacher:
             learned += head(job.teacher.shape, rows)
-            learned += 0.0 if job.observes_teacher else self._taught(extent)
+            taught = _extent(batch.teacher_length_B[kept_BT.any(1)])
+            learned += 0.0 if job.observes_teacher else self._taught(taught)
         recomputed = forward if job.recipe.model.gradient_checkpointing else 0.0
         return learned, recomputed + (
             head(job.shape, rows) if isinstance(objective, SequenceObjective) else 0.0

@@ -43,7 +43,13 @@ from reasontrain.recipe.stages import (
     TrajectoriesStage,
     TuneStage,
 )
-from reasontrain.recipe.teachers import ServedTeacher, StoredTeacher, Teacher, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    StoredTeacher,
+    Teacher,
+    TeacherPromptSettings,
+    WeightsTeacher,
+)
 from reasontrain.recipe.unconditional import (
     SmallReference,
     UncondBase,
@@ -86,6 +92,7 @@ __all__ = [
     "StoredTeacher",
     "Suite",
     "Teacher",
+    "TeacherPromptSettings",
     "TrackSettings",
     "TrajectoriesStage",
     "TuneStage",

@@ -10,6 +10,7 @@ it is a lower bound too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -18,6 +19,40 @@ from pydantic import Discriminator, Tag
 
 from reasontrain.models import ModelSettings
 from reasontrain.types import AtLeastOne, Positive, Tail
+
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherPromptSettings:
+    """Another prompt for the teacher than for the student: privileged context.
+
+    The teacher scores the student's response behind a prompt that may hold the answer, a worked
+    solution or a hint. With the student's start weights as the teacher, that is on-policy
+    self-distillation. All other settings of `prompt` apply to both.
+
+    Attributes:
+        template: text of the teacher's question, with `{problem}`, `{answer}`, `{solution}` and
+            columns of the data by name. In a conversation it replaces the last user turn.
+        system: system turn of the teacher; None: that of `prompt.system`.
+    """
+
+    template: str
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _PLACE.search(self.template):
+            raise ValueError(
+                "`template` names no column of the problem, so the teacher would score every "
+                "response behind the same text; write {problem}, {answer} or another column"
+            )
+
+    def filled(self, columns: Mapping[str, str]) -> str:
+        """The template with the text of each column; raises KeyError for one that is not there.
+
+        Braces in the texts of columns are left as they are.
+        """
+        return _PLACE.sub(lambda match: columns[match[1]], self.template)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +64,13 @@ class WeightsTeacher(ModelSettings):
             number shows what a stored or served teacher would lose.
         tail: how all other ids count: `bucket` makes them one more category of both models,
             `renormalise` leaves them out.
+        prompt: another prompt for the teacher; None: the student's.
     """
 
     kind: Literal["weights"] = "weights"
     top_k: AtLeastOne | None = None
     tail: Tail = "bucket"
+    prompt: TeacherPromptSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +86,7 @@ class StoredTeacher:
         top_k: likeliest ids that are stored for each position; null for all of the vocabulary.
         tail: how all other ids count: `bucket` makes them one more category of both models,
             `renormalise` leaves them out.
+        prompt: another prompt for the teacher; None: the student's.
     """
 
     model: ModelSettings
@@ -56,6 +94,7 @@ class StoredTeacher:
     kind: Literal["stored"] = "stored"
     top_k: AtLeastOne | None = 16
     tail: Tail = "bucket"
+    prompt: TeacherPromptSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +113,7 @@ class ServedTeacher:
             `renormalise` leaves them out.
         at_once: requests in flight, of each learner rank.
         deadline_s: limit of one request with its retries, in seconds.
+        prompt: another prompt for the teacher; None: the student's.
     """
 
     url: str
@@ -83,6 +123,7 @@ class ServedTeacher:
     tail: Tail = "bucket"
     at_once: AtLeastOne = 16
     deadline_s: Positive = 600.0
+    prompt: TeacherPromptSettings | None = None
 
 
 def _kind(settings: object) -> str | None:

@@ -77,6 +77,11 @@ def image_errors(recipe: Recipe) -> list[str]:
             f"teacher.kind: a {recipe.teacher.kind} teacher is looked up by token ids and sees no "
             "image; use `kind: weights`"
         )
+    if recipe.teacher is not None and recipe.teacher.prompt is not None:
+        errors.append(
+            "teacher.prompt: the prompts of student and teacher have the same image in other "
+            "places; remove it"
+        )
     if recipe.learn.sequence_parallel > 1:
         errors.append(
             "learn.sequence_parallel: sequences with images are not divided over ranks; use 1"
@@ -472,6 +477,11 @@ def _sequence_parallel_errors(recipe: Recipe) -> Iterator[str]:
     size = recipe.learn.sequence_parallel
     if size == 1:
         return
+    if recipe.teacher_model is not None and recipe.teacher_model.prompt is not None:
+        yield (
+            "learn.sequence_parallel: the teacher's prompt moves the response to other ranks than "
+            "the student's; remove `teacher.prompt`, or use 1"
+        )
     if recipe.teacher is not None and recipe.teacher_model is None:
         yield (
             f"learn.sequence_parallel: a {recipe.teacher.kind} teacher is read for whole "

@@ -53,7 +53,15 @@ from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler
-from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
+from reasontrain.types import (
+    Batch,
+    LostError,
+    Prompt,
+    Rollout,
+    RunError,
+    Stats,
+    TeacherPrompt,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +180,7 @@ class Run:
     steps: int
     schedule_steps: int
     seed: int
+    teacher_prompts: Callable[[Sequence[Rollout]], Mapping[int, TeacherPrompt]] | None = None
 
 
 def train_step(run: Run, step: int) -> Stats:
@@ -209,6 +218,10 @@ def train_step(run: Run, step: int) -> Stats:
     if not len(sampled.rollout_B):
         logger.warning(f"step {number} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
+    if run.teacher_prompts is not None:
+        kept = {*batch.rollout_B.tolist()}
+        prompts = run.teacher_prompts([each for each in rollouts if each.id in kept])
+        batch = replace(batch, teacher_prompts=prompts)
     reuse_sampled_logp = method.reuse_sampled_logp and not checks_evidence
     batch = observe(run.learner, batch, required_evidence, reuse_sampled_logp=reuse_sampled_logp)
     if run.check and checks_evidence:

@@ -14,6 +14,7 @@ from reasontrain.data.stored_top_k import TopKStore
 from reasontrain.learner.served_teacher import ServedTopK
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Recipe, ServedTeacher, StoredTeacher
+from reasontrain.run.teacher_prompts import TeacherPrompts
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.types import Rollout
 
@@ -33,29 +34,42 @@ def made_by(teacher: StoredTeacher) -> MadeBy:
     }
 
 
-def responses_of(offline: OfflineSampler) -> list[Rollout]:
-    """All written responses."""
-    return [rollout for rollouts in offline.written.values() for rollout in rollouts]
+def responses_of(offline: OfflineSampler, prompts: TeacherPrompts | None = None) -> list[Rollout]:
+    """All written responses, behind the teacher's prompts if they have others."""
+    rollouts = [rollout for rollouts in offline.written.values() for rollout in rollouts]
+    return rollouts if prompts is None else prompts.seen(rollouts)
 
 
-def check_teacher(recipe: Recipe, order: Order, offline: OfflineSampler | None) -> None:
+def check_teacher(
+    recipe: Recipe,
+    order: Order,
+    offline: OfflineSampler | None,
+    prompts: TeacherPrompts | None,
+) -> None:
     """Check that the recipe's teacher can score what it is trained on.
 
     Args:
         recipe: the recipe.
         order: the prompts; a served teacher scores the first.
         offline: the written responses, if there are any.
+        prompts: the teacher's prompts, if they are not the student's.
 
     Raises:
-        UserError: the store lacks a response or is of another teacher; or the server refuses.
+        UserError: the store lacks a response or is of another teacher; the server refuses; or a
+            prompt of the teacher cannot be made or does not fit.
         RunError: the server does not answer.
     """
+    if prompts is not None and offline is None:
+        prompts.check_prompts(order.prompts)
+    elif prompts is not None and offline is not None:
+        prompts.check_responses(responses_of(offline))
     if isinstance(recipe.teacher, StoredTeacher):
         assert offline is not None, "the recipe refuses a stored teacher beside sampling"
         store = TopKStore.read(Path(recipe.teacher.store), made_by(recipe.teacher))
-        store.check(responses_of(offline))
+        store.check(responses_of(offline, prompts))
     elif isinstance(recipe.teacher, ServedTeacher):
-        ids = order.prompts[0].ids
+        first = order.prompts[0]
+        ids = first.ids if prompts is None else prompts.ids([first.problem])[0]
         ServedTopK(recipe.teacher).check(ids, [order.tokenizer.decode([token]) for token in ids])
 
 

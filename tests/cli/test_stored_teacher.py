@@ -81,6 +81,23 @@ def test_all_ids_train_as_the_weights_do_and_few_nearly(
     assert 0 < numbers("few", "kl_reverse_mean")[0] < numbers("run", "kl_reverse_mean")[0]
 
 
+HINTED = "teacher.prompt={template: '{problem}\\n{answer}\\n'}"
+
+
+def test_a_teacher_sees_the_answer_stored_as_with_weights() -> None:
+    hinted = ("teacher.store=hinted", HINTED, "name=hinted", "steps=1")
+    assert run("score", *hinted) == 0
+    assert run("train", *hinted) == 0
+    assert run("train", *WEIGHTS, HINTED, "steps=1") == 0
+    for key in ("loss", "kl_reverse_mean", "grad_norm"):
+        assert numbers("hinted", key) == pytest.approx(numbers("weights", key), rel=1e-4), key
+    # On policy, with the student's own start weights as the teacher: the prompt alone differs.
+    own = ("model.path=testbed:student", "teacher={path: testbed:student}", HINTED, "name=own")
+    sampled = ("sample={max_tokens: 12}", "task.num_problems=8", "steps=1")
+    assert run("train", *own, *sampled) == 0
+    assert numbers("own", "kl_reverse_mean")[0] > 0.01
+
+
 REFUSED = {
     "not scored": ((), "holds no log-probs for the token ids of 8 of 24 responses, the first"),
     "another teacher": (("teacher.model.path=other",), "is stale: "),

@@ -132,6 +132,7 @@ SHARED_TITLES = {
     "Sampling": "evaluate.suites.sampling",
     "PairColumns": "task.columns` of `pairs",
     "RolloutColumns": "task.columns` of `rollouts",
+    "TeacherPromptSettings": "teacher.prompt",
 }
 """Settings classes that stand in several places -> the title of their table."""
 

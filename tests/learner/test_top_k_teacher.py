@@ -70,9 +70,11 @@ def learner(
 AVERAGE = LOSS_AGGREGATIONS["seq_mean_token_mean"]
 
 
-def learn(used: PolicyLearner, objective: Distill) -> tuple[Batch, float, list[Tensor]]:
+def learn(
+    used: PolicyLearner, objective: Distill, rollouts: Batch | None = None
+) -> tuple[Batch, float, list[Tensor]]:
     """The evidence that TIP reads, the loss of the tokens that it selects, and the gradient."""
-    data = used.observe(batch(), EVIDENCE)
+    data = used.observe(rollouts or batch(), EVIDENCE)
     stats = used.gradient(data, Tip(keep_ratio=0.5)(data), objective, AVERAGE)
     return (
         data,

@@ -15,7 +15,7 @@ import torch
 from reasontrain.algo.advantages import GroupNormalized
 from reasontrain.data.collate import collate
 from reasontrain.plan.flops import Operations, operations_of
-from reasontrain.types import Batch, Problem, Rollout, TokenKind, UserError
+from reasontrain.types import Batch, Problem, Rollout, TeacherPrompt, TokenKind, UserError
 from tests.plan.jobs import job, recipe
 
 SIZES = (
@@ -107,6 +107,19 @@ def test_models_that_are_compared_with_are_counted() -> None:
     assert (
         count(*TIP, "cluster={learners: 1, teachers: 1}")["evidence"] == found["evidence"] - TRUNK
     )
+
+
+def test_a_teacher_with_a_longer_prompt_is_counted_at_its_length() -> None:
+    """Four tokens more before the first response: 9 tokens that see 45, and 3 that see 6."""
+    prompts = {0: TeacherPrompt((7,) * 6, 2)}
+    long = replace(data(), teacher_prompts=prompts)
+    counted = Operations(job(*TIP))(rollouts(), long, two_rows())
+    found = round(1e12 * counted["tflop_evidence"], 3)
+    assert found == TRUNK + HEAD + 2 * (240 * 12 + 16 * 51) + HEAD
+    plain = job(*TIP, "token_selection={kind: all}")
+    more = Operations(plain)(rollouts(), long, two_rows())["tflop_learned"]
+    less = Operations(plain)(rollouts(), data(), two_rows())["tflop_learned"]
+    assert round(1e12 * (more - less), 3) == 2 * (240 * 4 + 16 * 30)
 
 
 def test_frozen_weights_have_no_gradient() -> None:
