@@ -325,7 +325,8 @@ class Batch(_EvidenceColumns):
     none. `loss_weight_BT` multiplies the weights of the selection (see `weighted`); None if it is 1
     everywhere. `token_order_BT` orders tokens by (rollout, position) in every layout and serves to
     break ties. `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of
-    prompts, `teacher_prompts` to the prompts of a teacher that sees others than the student.
+    prompts, `teacher_prompts` to the prompts of a teacher that sees others than the student, and
+    `teacher_index` to the teacher of each rollout if there are several.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -347,6 +348,7 @@ class Batch(_EvidenceColumns):
     soft: Mapping[int, SoftEmbeddings] = field(default_factory=dict)
     images: Mapping[int, Image] = field(default_factory=dict)
     teacher_prompts: Mapping[int, TeacherPrompt] = field(default_factory=dict)
+    teacher_index: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from reasontrain.data.micro_batches import (
     Layout,
@@ -22,11 +24,23 @@ def teacher_sequence(batch: Batch, index: int) -> list[int]:
     return ids if prompt is None else [*prompt.ids, *ids[prompt.replaced :]]
 
 
-def teacher_micro_batch(batch: Batch, micro_batch: MicroBatch) -> MicroBatch:
-    """A micro-batch of the same rollouts, in the same layout, with the teacher's prompts."""
-    index = micro_batch.index_K.tolist()
+def teacher_micro_batch(
+    batch: Batch, micro_batch: MicroBatch, own_K: Int[Tensor, " K"]
+) -> MicroBatch:
+    """A micro-batch in the same layout with the teacher's prompts.
+
+    Args:
+        batch: the batch.
+        micro_batch: the student's micro-batch.
+        own_K: its rollouts that the teacher scores, counted within it.
+
+    Returns:
+        Their sequences; one token if there are none.
+    """
+    index_K = micro_batch.index_K[own_K]
+    index = index_K.tolist()
     if not index:
-        return micro_batch
+        return build_micro_batch(replace(batch, images={}, soft={}), [], "padded")
     assert micro_batch.shard is None, "the recipe refuses ranks that share sequences"
     sequences = [teacher_sequence(batch, i) for i in index]
     width = max(map(len, sequences))
@@ -36,7 +50,7 @@ def teacher_micro_batch(batch: Batch, micro_batch: MicroBatch) -> MicroBatch:
     kind_KT = torch.where(is_token_KT, int(TokenKind.PROMPT), int(TokenKind.PAD))
     # Only ids and lengths are read of it, and all else is dropped that has the student's width.
     seen = replace(
-        batch.take(micro_batch.index_K),
+        batch.take(index_K),
         ids_BT=ids_KT,
         kind_BT=kind_KT,
         evidence={},
@@ -44,15 +58,31 @@ def teacher_micro_batch(batch: Batch, micro_batch: MicroBatch) -> MicroBatch:
         images={},
         soft={},
     )
-    layout: Layout = "packed" if len(micro_batch.ids_RT) < len(index) else "padded"
+    is_packed = len(micro_batch.ids_RT) < len(micro_batch.index_K)
+    layout: Layout = "packed" if is_packed else "padded"
     built = build_micro_batch(seen, range(len(index)), layout)
-    return replace(built, index_K=micro_batch.index_K)
+    return replace(built, index_K=index_K)
 
 
-def teacher_tokens(batch: Batch, tokens: MicroBatchTokens, view: MicroBatch) -> MicroBatchTokens:
-    """The same response tokens at their places in the teacher's micro-batch.
+def teacher_tokens(
+    batch: Batch,
+    tokens: MicroBatchTokens,
+    view: MicroBatch,
+    own_K: Int[Tensor, " K"],
+    row_M: Int[Tensor, " M"],
+) -> MicroBatchTokens:
+    """Response tokens at their places in the teacher's micro-batch.
 
     A response begins later, or earlier, by the difference of the two prompts.
+
+    Args:
+        batch: the batch.
+        tokens: tokens of a micro-batch.
+        view: what `teacher_micro_batch` built of that.
+        own_K: the rollouts in `view`, increasing.
+        row_M: the tokens that are in them, as indices.
     """
-    shift_K = batch.teacher_shift_B[tokens.micro_batch.index_K]
-    return MicroBatchTokens(view, tokens.local_N, tokens.token_N + shift_K[tokens.local_N])
+    local_M = tokens.local_N[row_M]
+    shift_M = batch.teacher_shift_B[tokens.rollout_N[row_M]]
+    own_M = torch.searchsorted(own_K, local_M)
+    return MicroBatchTokens(view, own_M, tokens.token_N[row_M] + shift_M)

@@ -47,6 +47,8 @@ from reasontrain.recipe.teachers import (
     ServedTeacher,
     StoredTeacher,
     Teacher,
+    TeacherByColumn,
+    TeacherMixture,
     TeacherPromptSettings,
     WeightsTeacher,
 )
@@ -92,6 +94,8 @@ __all__ = [
     "StoredTeacher",
     "Suite",
     "Teacher",
+    "TeacherByColumn",
+    "TeacherMixture",
     "TeacherPromptSettings",
     "TrackSettings",
     "TrajectoriesStage",

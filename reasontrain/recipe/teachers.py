@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import MinLen
 from pydantic import Discriminator, Tag
 
 from reasontrain.models import ModelSettings
@@ -126,9 +127,82 @@ class ServedTeacher:
     prompt: TeacherPromptSettings | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherOfValue(ModelSettings):
+    """One of several teachers with weights, for the problems that have a value in a column.
+
+    Attributes:
+        value: the value, as text.
+    """
+
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherByColumn:
+    """Several teachers with weights, of which a column of the data names one for each problem.
+
+    Attributes:
+        column: column of the data, of text or numbers.
+        teachers: the teachers, each with its `value` of the column.
+        prompt: another prompt for the teachers; None: the student's.
+    """
+
+    column: str
+    teachers: Annotated[tuple[TeacherOfValue, ...], MinLen(1)]
+    kind: Literal["by_column"] = "by_column"
+    prompt: TeacherPromptSettings | None = None
+
+    def __post_init__(self) -> None:
+        values = [teacher.value for teacher in self.teachers]
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(
+                    f"`teachers` has two teachers of the value {value!r}; a problem has one"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedTeacher(ModelSettings):
+    """One of the teachers of a mixture.
+
+    Attributes:
+        weight: its weight, relative to the sum of all.
+    """
+
+    weight: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherMixture:
+    """The mixture of several teachers with weights: the weighted mean of their distributions.
+
+    Every teacher scores every response, and the divergence is that from q = sum_j w_j q_j. It is at
+    most the weighted mean of the divergences from each teacher, since all divergences here are
+    convex in q.
+
+    Attributes:
+        teachers: the teachers, each with its `weight`; weights are divided by their sum.
+        prompt: another prompt for the teachers; None: the student's.
+    """
+
+    teachers: Annotated[tuple[WeightedTeacher, ...], MinLen(2)]
+    kind: Literal["mixed"] = "mixed"
+    prompt: TeacherPromptSettings | None = None
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights, with sum 1."""
+        total = sum(teacher.weight for teacher in self.teachers)
+        return tuple(teacher.weight / total for teacher in self.teachers)
+
+
 def _kind(settings: object) -> str | None:
     """The kind of a section, which is `weights` if it names none."""
-    if isinstance(settings, WeightsTeacher | StoredTeacher | ServedTeacher):
+    if isinstance(
+        settings,
+        WeightsTeacher | StoredTeacher | ServedTeacher | TeacherByColumn | TeacherMixture,
+    ):
         return settings.kind
     kind = settings.get("kind", "weights") if isinstance(settings, Mapping) else "weights"
     return kind if isinstance(kind, str) else None
@@ -137,7 +211,9 @@ def _kind(settings: object) -> str | None:
 Teacher = Annotated[
     Annotated[WeightsTeacher, Tag("weights")]
     | Annotated[StoredTeacher, Tag("stored")]
-    | Annotated[ServedTeacher, Tag("served")],
+    | Annotated[ServedTeacher, Tag("served")]
+    | Annotated[TeacherByColumn, Tag("by_column")]
+    | Annotated[TeacherMixture, Tag("mixed")],
     Discriminator(_kind),
 ]
 """The settings of a recipe's `teacher`, chosen by `kind`: `weights` unless the recipe says so."""

@@ -15,7 +15,7 @@ from reasontrain.recipe.run_settings import TrackSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import references, split
 from reasontrain.recipe.stages import ReferenceStage, SampleStage, TuneStage
-from reasontrain.recipe.teachers import WeightsTeacher
+from reasontrain.recipe.teachers import TeacherByColumn, TeacherMixture, WeightsTeacher
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 
@@ -43,6 +43,7 @@ def _unused_models(recipe: Recipe) -> Iterator[str]:
         yield f"teacher: {rule} compare with no teacher"
     elif (
         recipe.teacher is not None
+        and not isinstance(recipe.teacher, TeacherByColumn | TeacherMixture)
         and recipe.teacher.top_k is None
         and recipe.teacher.tail != (WeightsTeacher.tail)
     ):

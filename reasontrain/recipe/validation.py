@@ -30,7 +30,13 @@ from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import reference_errors
 from reasontrain.recipe.stages import TuneStage
-from reasontrain.recipe.teachers import StoredTeacher, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    StoredTeacher,
+    TeacherByColumn,
+    TeacherMixture,
+    WeightsTeacher,
+)
 from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
@@ -72,7 +78,9 @@ def image_errors(recipe: Recipe) -> list[str]:
             "cluster.teachers: a teacher in its own process does not receive images; set it to 0, "
             "and the learner ranks hold the teacher"
         )
-    if recipe.teacher is not None and recipe.teacher_model is None:
+    if isinstance(recipe.teacher, TeacherByColumn | TeacherMixture):
+        errors.append("teacher.kind: several teachers see no images; use `kind: weights`")
+    elif recipe.teacher is not None and recipe.teacher_model is None:
         errors.append(
             f"teacher.kind: a {recipe.teacher.kind} teacher is looked up by token ids and sees no "
             "image; use `kind: weights`"
@@ -150,7 +158,9 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
     teacher = recipe.teacher
     if teacher is None:
         return
-    limited = teacher.top_k is not None or not isinstance(teacher, WeightsTeacher)
+    limited = isinstance(teacher, StoredTeacher | ServedTeacher) or (
+        isinstance(teacher, WeightsTeacher) and teacher.top_k is not None
+    )
     of_all = [name for name in recipe.required_evidence if EVIDENCE[name].needs_all_ids]
     if of_all and limited:
         yield (
@@ -482,7 +492,12 @@ def _sequence_parallel_errors(recipe: Recipe) -> Iterator[str]:
             "learn.sequence_parallel: the teacher's prompt moves the response to other ranks than "
             "the student's; remove `teacher.prompt`, or use 1"
         )
-    if recipe.teacher is not None and recipe.teacher_model is None:
+    if isinstance(recipe.teacher, TeacherByColumn | TeacherMixture):
+        yield (
+            "learn.sequence_parallel: ranks do not share the sequences of several teachers; use "
+            "`teacher.kind: weights`, or 1"
+        )
+    elif recipe.teacher is not None and recipe.teacher_model is None:
         yield (
             f"learn.sequence_parallel: a {recipe.teacher.kind} teacher is read for whole "
             "responses, of which each rank has a part; use `teacher.kind: weights`, or 1"

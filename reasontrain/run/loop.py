@@ -60,7 +60,6 @@ from reasontrain.types import (
     Rollout,
     RunError,
     Stats,
-    TeacherPrompt,
 )
 
 logger = logging.getLogger(__name__)
@@ -180,7 +179,7 @@ class Run:
     steps: int
     schedule_steps: int
     seed: int
-    teacher_prompts: Callable[[Sequence[Rollout]], Mapping[int, TeacherPrompt]] | None = None
+    for_teacher: Callable[[Batch, Sequence[Rollout]], Batch] | None = None
 
 
 def train_step(run: Run, step: int) -> Stats:
@@ -218,10 +217,8 @@ def train_step(run: Run, step: int) -> Stats:
     if not len(sampled.rollout_B):
         logger.warning(f"step {number} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
-    if run.teacher_prompts is not None:
-        kept = {*batch.rollout_B.tolist()}
-        prompts = run.teacher_prompts([each for each in rollouts if each.id in kept])
-        batch = replace(batch, teacher_prompts=prompts)
+    if run.for_teacher is not None:
+        batch = run.for_teacher(batch, rollouts)
     reuse_sampled_logp = method.reuse_sampled_logp and not checks_evidence
     batch = observe(run.learner, batch, required_evidence, reuse_sampled_logp=reuse_sampled_logp)
     if run.check and checks_evidence:

@@ -14,6 +14,7 @@ from reasontrain.data.stored_top_k import TopKStore
 from reasontrain.learner.served_teacher import ServedTopK
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Recipe, ServedTeacher, StoredTeacher
+from reasontrain.run.teacher_inputs import TeacherInputs
 from reasontrain.run.teacher_prompts import TeacherPrompts
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.types import Rollout
@@ -44,7 +45,7 @@ def check_teacher(
     recipe: Recipe,
     order: Order,
     offline: OfflineSampler | None,
-    prompts: TeacherPrompts | None,
+    for_teacher: TeacherInputs | None,
 ) -> None:
     """Check that the recipe's teacher can score what it is trained on.
 
@@ -52,17 +53,17 @@ def check_teacher(
         recipe: the recipe.
         order: the prompts; a served teacher scores the first.
         offline: the written responses, if there are any.
-        prompts: the teacher's prompts, if they are not the student's.
+        for_teacher: what teachers read of the problems beside what the student reads.
 
     Raises:
-        UserError: the store lacks a response or is of another teacher; the server refuses; or a
-            prompt of the teacher cannot be made or does not fit.
+        UserError: the store lacks a response or is of another teacher; the server refuses; a prompt
+            of the teacher cannot be made or does not fit; or a problem has no teacher.
         RunError: the server does not answer.
     """
-    if prompts is not None and offline is None:
-        prompts.check_prompts(order.prompts)
-    elif prompts is not None and offline is not None:
-        prompts.check_responses(responses_of(offline))
+    prompts = None
+    if for_teacher is not None:
+        prompts = for_teacher.prompts
+        for_teacher.check(order.prompts, None if offline is None else responses_of(offline))
     if isinstance(recipe.teacher, StoredTeacher):
         assert offline is not None, "the recipe refuses a stored teacher beside sampling"
         store = TopKStore.read(Path(recipe.teacher.store), made_by(recipe.teacher))

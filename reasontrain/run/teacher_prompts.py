@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from reasontrain import models
-from reasontrain.data.prompts import NUM_CHECKED, PROBLEM, LazyPrompts
+from reasontrain.data.prompts import PROBLEM
 from reasontrain.models import Description
 from reasontrain.recipe import Recipe, StoredTeacher, TeacherPromptSettings
 from reasontrain.run.datasets import encoder_of
@@ -81,15 +81,11 @@ class TeacherPrompts:
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Check before a run that samples that every problem has a prompt that fits.
 
-        Of generated problems, which are encoded when they are read, the first are checked.
-
         Raises:
             UserError: a problem lacks a column, or a prompt and the longest response do not fit.
         """
         sample = self.recipe.sample
         assert sample is not None, "written responses are checked in another way"
-        if isinstance(prompts, LazyPrompts):
-            prompts = prompts[:NUM_CHECKED]
         room = [
             min(sample.max_tokens, self.described.context - len(prompt.ids)) for prompt in prompts
         ]
@@ -158,10 +154,11 @@ def _columns(problem: Problem, question: str) -> Mapping[str, str]:
 
 
 def _context_of(recipe: Recipe) -> int | None:
-    """The longest sequence of the teacher in tokens; None if only its server knows it."""
+    """The longest sequence of all teachers in tokens; None if only a server knows it."""
     if isinstance(recipe.teacher, StoredTeacher):
         return models.describe(recipe.teacher.model).context
-    return None if recipe.teacher_model is None else models.describe(recipe.teacher_model).context
+    contexts = [models.describe(each).context for each in recipe.teacher_models.values()]
+    return min(contexts, default=None)
 
 
 def teacher_prompts_of(recipe: Recipe, described: Description) -> TeacherPrompts | None:

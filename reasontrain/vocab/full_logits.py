@@ -14,7 +14,8 @@ from torch import Tensor
 
 from reasontrain.types import UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR, NO_TEACHER, canonical_name, jsd_beta
-from reasontrain.vocab.head import Head, Teacher, accumulation_dtype
+from reasontrain.vocab.head import Head, accumulation_dtype
+from reasontrain.vocab.mixture import AnyTeacher, MixedTeacher
 from reasontrain.vocab.top_k import NEEDS_ALL, TopKTeacher
 
 
@@ -58,7 +59,7 @@ class FullLogitsDistribution:
         head: Head,
         ids_N: Int[Tensor, " N"],
         temperature: float,
-        teacher: Teacher | TopKTeacher | None,
+        teacher: AnyTeacher | None,
     ) -> None:
         self.ids_N = ids_N
         self._temperature = temperature
@@ -79,7 +80,11 @@ class FullLogitsDistribution:
         if isinstance(self._teacher, TopKTeacher):
             raise UserError(NEEDS_ALL)
         with torch.no_grad():
-            logits_NU = logits(self._teacher.hidden_ND, self._teacher.head, self._temperature)
+            if isinstance(self._teacher, MixedTeacher):
+                every = slice(0, len(self.logits_NV))
+                logits_NU = self._teacher.logits(every, self._temperature)
+            else:
+                logits_NU = logits(self._teacher.hidden_ND, self._teacher.head, self._temperature)
             return _log_softmax(logits_NU[:, : self.logits_NV.shape[1]])
 
     @cached_property

@@ -98,6 +98,33 @@ def test_a_teacher_sees_the_answer_stored_as_with_weights() -> None:
     assert numbers("own", "kl_reverse_mean")[0] > 0.01
 
 
+BY_FORM = "teacher={{kind: by_column, column: form, teachers: [{}]}}"
+STORY = "{path: teacher, value: story}"
+
+
+def test_a_column_of_the_data_chooses_the_teacher(capsys: pytest.CaptureFixture[str]) -> None:
+    short = ("steps=1", "task.num_problems=8")
+    assert run("train", *short, *WEIGHTS) == 0
+    same = BY_FORM.format(f"{STORY}, {{path: teacher, value: expression}}")
+    assert run("train", *short, "name=same", same) == 0
+    two = BY_FORM.format(f"{STORY}, {{path: other, value: expression}}")
+    assert run("train", *short, "name=two", two) == 0
+    mixed = "teacher={kind: mixed, teachers: [{path: teacher, weight: 2}, {path: teacher}]}"
+    assert run("train", *short, "name=mixed", mixed) == 0
+    for key in ("loss", "kl_reverse_mean", "grad_norm"):
+        for name in ("same", "mixed"):
+            assert numbers(name, key) == pytest.approx(numbers("weights", key), rel=1e-4)
+    assert numbers("two", "grad_norm") != pytest.approx(numbers("weights", "grad_norm"), rel=0.05)
+    capsys.readouterr()
+    assert run("train", *short, "name=none", BY_FORM.format(STORY)) == 2
+    error = capsys.readouterr().err
+    assert "has 'expression' in the column `form`, and teacher.teachers has no teacher of" in error
+    assert len(error.strip().splitlines()) == 1
+    assert run("train", *short, "name=none", same.replace("form", "domain")) == 2
+    assert "has no `domain`, the column of teacher.column; it has: " in capsys.readouterr().err
+    assert not Path("out/none").exists()
+
+
 REFUSED = {
     "not scored": ((), "holds no log-probs for the token ids of 8 of 24 responses, the first"),
     "another teacher": (("teacher.model.path=other",), "is stale: "),

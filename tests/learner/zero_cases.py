@@ -526,7 +526,7 @@ def loaded(zero: Zero | None, directory: Path, model: str) -> object:
     }
     if zero is None:
         return answer
-    teacher = used.observer.teacher.policy.model
+    teacher = used.observer.teacher_states.models[0].policy.model
     base = [p for n, p in used.policy.model.named_parameters() if "lora_" not in n]
     divided = [*base, *teacher.parameters()]
     saved = directory / "saved"

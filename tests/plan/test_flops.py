@@ -109,6 +109,20 @@ def test_models_that_are_compared_with_are_counted() -> None:
     )
 
 
+def test_each_of_several_teachers_is_counted_for_its_own_rollouts() -> None:
+    own = [f"{{path: y, value: {value}, shape: {{{SIZES}}}}}" for value in "ab"]
+    chosen = job(*TIP, f"teacher={{kind: by_column, column: c, teachers: [{', '.join(own)}]}}")
+    divided = replace(data(), teacher_index={0: 1, 1: 0})
+    found = Operations(chosen)(rollouts(), divided, two_rows())
+    alone = Operations(job(*TIP))(rollouts(), data(), two_rows())
+    assert found == alone
+    both = [f"{{path: y, shape: {{{SIZES}}}}}"] * 2
+    mixed = job(*TIP, f"teacher={{kind: mixed, teachers: [{', '.join(both)}]}}")
+    found = Operations(mixed)(rollouts(), data(), two_rows())
+    assert round(1e12 * (found["tflop_evidence"] - alone["tflop_evidence"]), 3) == TRUNK + HEAD
+    assert round(1e12 * (found["tflop_learned"] - alone["tflop_learned"]), 3) == 80 * 2
+
+
 def test_a_teacher_with_a_longer_prompt_is_counted_at_its_length() -> None:
     """Four tokens more before the first response: 9 tokens that see 45, and 3 that see 6."""
     prompts = {0: TeacherPrompt((7,) * 6, 2)}
