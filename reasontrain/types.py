@@ -29,6 +29,8 @@ NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 """Backends of the package `vocab`, which computes everything that is as wide as the vocabulary."""
+Scores = Literal["top_k", "sampled"]
+"""The ids of which a server gives a teacher's log-probs: its likeliest, or the sampled token."""
 Tail = Literal["bucket", "renormalise"]
 """The treatment of all ids outside of a teacher's K likeliest (see `vocab.top_k`)."""
 

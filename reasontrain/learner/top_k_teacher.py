@@ -18,7 +18,8 @@ from reasontrain.types import Batch, Tail
 class TopKSource(Protocol):
     """A teacher that gives log-probabilities of a few ids for sequences of token ids."""
 
-    tail: Tail
+    tail: Tail | None
+    """The treatment of all other ids; None if the ids are the tokens themselves."""
 
     def fetch(self, sequences: Iterable[Sequence[int]]) -> None:
         """Have the numbers of these sequences at hand; called before `of`."""
@@ -38,7 +39,7 @@ class StoredTopK:
 
     def __init__(self, store: TopKStore, tail: Tail) -> None:
         self.store = store
-        self.tail = tail
+        self.tail: Tail | None = tail
 
     def fetch(self, sequences: Iterable[Sequence[int]]) -> None:
         """See `TopKSource`: they are in memory."""
@@ -51,7 +52,9 @@ class StoredTopK:
         """See `TopKSource`: written responses come again."""
 
 
-def teacher_at(source: TopKSource, batch: Batch, tokens: MicroBatchTokens) -> vocab.TopKTeacher:
+def teacher_at(
+    source: TopKSource, batch: Batch, tokens: MicroBatchTokens
+) -> vocab.TopKTeacher | vocab.SampledTeacher:
     """The teacher at N tokens of a micro-batch, on the CPU."""
     parts: list[TopKTokens] = []
     for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
@@ -75,4 +78,6 @@ def teacher_at(source: TopKSource, batch: Batch, tokens: MicroBatchTokens) -> vo
         logq_NK[rows, : part.ids_TK.shape[1]] = part.logp_TK
         start += len(part)
     rest_N = torch.cat([torch.zeros(0), *(part.log_rest_T for part in parts)])
+    if source.tail is None:
+        return vocab.SampledTeacher(logq_NK[:, 0])
     return vocab.TopKTeacher(ids_NK, logq_NK, rest_N, source.tail)

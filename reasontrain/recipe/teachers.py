@@ -19,7 +19,7 @@ from annotated_types import MinLen
 from pydantic import Discriminator, Tag
 
 from reasontrain.models import ModelSettings
-from reasontrain.types import AtLeastOne, Positive, Tail
+from reasontrain.types import AtLeastOne, Positive, Scores, Tail
 
 _PLACE = re.compile(r"\{(\w+)\}")
 
@@ -108,8 +108,10 @@ class ServedTeacher:
     Attributes:
         url: address of the API; it usually ends in /v1.
         model: the teacher's name on the server.
+        scores: the ids whose log-probs the server is asked for: the teacher's `top_k` likeliest, or
+            the `sampled` token alone, from which the reverse KL is estimated (see `vocab.sampled`).
         top_k: likeliest ids of each position; null for all. vLLM returns at most
-            `--max-logprobs` (20 by default; -1 for all).
+            `--max-logprobs` (20 by default; -1 for all). Not read with `scores: sampled`.
         tail: how all other ids count: `bucket` makes them one more category of both models,
             `renormalise` leaves them out.
         at_once: requests in flight, of each learner rank.
@@ -120,6 +122,7 @@ class ServedTeacher:
     url: str
     model: str
     kind: Literal["served"] = "served"
+    scores: Scores = "top_k"
     top_k: AtLeastOne | None = 16
     tail: Tail = "bucket"
     at_once: AtLeastOne = 16

@@ -13,7 +13,7 @@ from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
-from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
+from reasontrain.algo.objectives import Distill, SequenceObjective, SoftReinforce
 from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_selection import (
@@ -172,11 +172,40 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
             "teacher.kind: stored log-probs belong to written responses, and `sample` makes new "
             "ones; use `kind: weights` or `kind: served`, or remove `sample`"
         )
+    if isinstance(teacher, ServedTeacher) and teacher.scores == "sampled":
+        yield from _sampled_score_errors(recipe)
     if limited and recipe.temperature != 1:
         yield (
             f"teacher: log-probs of its likeliest ids are those at temperature 1, and "
             f"{recipe.objective.kind} compares at {recipe.temperature:g}; set sample.temperature "
             f"to 1, or use a teacher of kind weights with `top_k: null`"
+        )
+
+
+def _sampled_score_errors(recipe: Recipe) -> Iterator[str]:
+    """What an estimate from the sampled token cannot serve: it holds in expectation over p."""
+    if compared := from_sources(recipe.required_evidence, "teacher"):
+        yield (
+            f"teacher.scores: {_names(compared)} is a divergence at every token, and `sampled` "
+            f"gives an estimate from one; use `scores: top_k`, or a rule without it"
+        )
+    objective = recipe.objective
+    if isinstance(objective, Distill) and objective.divergence != "reverse_kl":
+        yield (
+            f"teacher.scores: `sampled` estimates the reverse KL alone, and the objective is "
+            f"{objective.divergence}; use objective.divergence=reverse_kl, or `scores: top_k`"
+        )
+    sample = recipe.sample
+    if sample is None or sample.temperature != 1 or sample.truncates:
+        yield (
+            "teacher.scores: `sampled` needs tokens drawn from the student's own distribution; add "
+            "a `sample` section with temperature 1, without top_p, top_k and min_p, or use "
+            "`scores: top_k`"
+        )
+    if recipe.learn.updates_per_batch > 1:
+        yield (
+            "teacher.scores: after the first update of a batch its tokens are no longer drawn from "
+            "the student; use learn.updates_per_batch=1, or `scores: top_k`"
         )
 
 

@@ -15,6 +15,7 @@ from reasontrain.vocab.backend import BlockDistribution, uses_triton
 from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.mixture import AnyTeacher, MixedTeacher
+from reasontrain.vocab.sampled import SampledDistribution, SampledTeacher
 from reasontrain.vocab.top_k import TopKDistribution, TopKTeacher
 
 CHUNK_FLOATS_CPU = 2**24
@@ -235,6 +236,13 @@ class Block:
                 teacher[self.rows],
                 self._logits.buffers,
                 head.num_tokens,
+            )
+        if isinstance(teacher, SampledTeacher):
+            return SampledDistribution(
+                self._raw_NV,
+                self._logits.ids_N[self.rows],
+                teacher[self.rows],
+                self._logits.buffers,
             )
         one_width = teacher is None or teacher.width == head.width
         if (

@@ -16,6 +16,7 @@ from reasontrain.types import UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR, NO_TEACHER, canonical_name, jsd_beta
 from reasontrain.vocab.head import Head, accumulation_dtype
 from reasontrain.vocab.mixture import AnyTeacher, MixedTeacher
+from reasontrain.vocab.sampled import REVERSE_ALONE, SampledTeacher
 from reasontrain.vocab.top_k import NEEDS_ALL, TopKTeacher
 
 
@@ -79,6 +80,8 @@ class FullLogitsDistribution:
             raise UserError(NO_TEACHER)
         if isinstance(self._teacher, TopKTeacher):
             raise UserError(NEEDS_ALL)
+        if isinstance(self._teacher, SampledTeacher):
+            raise UserError(REVERSE_ALONE)
         with torch.no_grad():
             if isinstance(self._teacher, MixedTeacher):
                 every = slice(0, len(self.logits_NV))
@@ -104,6 +107,13 @@ class FullLogitsDistribution:
             return self.logp_NV.gather(1, self.ids_N[:, None]).squeeze(1)
         if name == "entropy":
             return _at_least_zero(-(self.logp_NV.exp() * self.logp_NV).sum(1))
+        if isinstance(self._teacher, SampledTeacher):
+            if name != "kl_reverse":
+                raise UserError(REVERSE_ALONE)
+            logp_N = self.value("logp")
+            gap_N = (logp_N - self._teacher.logq_N).detach()
+            # The value is the gap, and its gradient that of gap x log p with the gap held fixed.
+            return gap_N + gap_N * (logp_N - logp_N.detach())
         if isinstance(self._teacher, TopKTeacher):
             logp_NS, logq_NS = self._log_categories(self._teacher)
         else:

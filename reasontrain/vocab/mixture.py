@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reasontrain.vocab.head import Head, Teacher, accumulation_dtype
+from reasontrain.vocab.sampled import SampledTeacher
 from reasontrain.vocab.top_k import TopKTeacher
 
 
@@ -102,5 +103,5 @@ class MixedTeacher:
         return log_q_CU
 
 
-AnyTeacher = Teacher | MixedTeacher | TopKTeacher
+AnyTeacher = Teacher | MixedTeacher | TopKTeacher | SampledTeacher
 """What a policy's distribution can be compared with."""

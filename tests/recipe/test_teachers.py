@@ -22,6 +22,7 @@ STORED = "teacher={kind: stored, model: {path: testbed:teacher}, store: out/scor
 SERVED = "teacher={kind: served, url: http://127.0.0.1:8000/v1, model: t}"
 
 
+SAMPLED = SERVED.replace("model: t", "model: t, scores: sampled")
 MIXED = "teacher={kind: mixed, teachers: [{path: x, weight: 3}, {path: y}]}"
 
 
@@ -39,6 +40,13 @@ def test_several_teachers_are_models_of_the_run(tmp_path: Path) -> None:
     written = tmp_path / "recipe.yaml"
     written.write_text(as_yaml(recipe))
     assert read_recipe(written) == recipe
+
+
+def test_the_sampled_token_alone_serves_rules_without_a_teacher() -> None:
+    for rule in ("{kind: all}", "{kind: top_entropy, keep_ratio: 0.2}"):
+        recipe = read_recipe(RECIPES / "tip.yaml", [SAMPLED, f"token_selection={rule}"])
+        assert isinstance(recipe.teacher, ServedTeacher)
+        assert recipe.teacher.scores == "sampled"
 
 
 def test_a_section_without_a_kind_has_weights(tmp_path: Path) -> None:
@@ -95,6 +103,27 @@ REFUSED = {
     "one of a mixture": (
         ["teacher={kind: mixed, teachers: [{path: x}]}"],
         "teacher.teachers: Tuple should have at least 2 items",
+    ),
+    "sampled for a rule": (
+        [SAMPLED],
+        "teacher.scores: kl_reverse is a divergence at every token, and `sampled` gives an "
+        "estimate from one",
+    ),
+    "sampled forward": (
+        [SAMPLED, "objective.divergence=forward_kl"],
+        "teacher.scores: `sampled` estimates the reverse KL alone, and the objective is forward_kl",
+    ),
+    "sampled elsewhere": (
+        [SAMPLED, "sample.temperature=0.7"],
+        "teacher.scores: `sampled` needs tokens drawn from the student's own distribution",
+    ),
+    "sampled and truncated": (
+        [SAMPLED, "sample.top_p=0.9"],
+        "teacher.scores: `sampled` needs tokens drawn from the student's own distribution",
+    ),
+    "sampled and updated": (
+        [SAMPLED, "learn.updates_per_batch=2"],
+        "teacher.scores: after the first update of a batch its tokens are no longer drawn from",
     ),
     "value": (
         ["teacher={kind: by_column, column: c, teachers: [{path: x}]}"],
