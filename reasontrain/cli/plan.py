@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from reasontrain import models
 from reasontrain.plan import GIB, PHASES, WORTH, Machine, Plan, Prediction, Role, plan
+from reasontrain.plan.scaling import DECODE_EFFICIENCY, EAGER_KERNEL_S, GRAPH_KERNEL_S
 from reasontrain.recipe import read_recipe
 
 WIDTH = 118
@@ -47,6 +49,10 @@ def _mapping(estimate: Plan) -> dict[str, object]:
         | {"total": {p: role.total(p) for p in PHASES}, "peak": role.peak, "host": role.host}
         for role in estimate.roles
     ]
+    mapping["duration"] = dataclasses.asdict(estimate.duration) | {
+        "step_s": estimate.duration.step_s,
+        "total_s": estimate.duration.total_s,
+    }
     mapping["scaling"] = [dataclasses.asdict(p) | {"step_s": p.step_s} for p in estimate.scaling]
     return mapping
 
@@ -73,6 +79,7 @@ def _page(estimate: Plan) -> Iterator[Table | str]:
         yield _traffic(estimate)
     yield "\nplacement"
     yield _placement(estimate)
+    yield _duration(estimate)
     yield _rates(estimate.machine)
     yield _scaling(estimate)
     yield _stop(estimate)
@@ -133,10 +140,15 @@ def _verdict(estimate: Plan) -> str:
             f"DOES NOT FIT: {demand}, and a GPU has {limit}; "
             "no known change of the recipe makes it fit"
         )
+    overrides = [shlex.quote(override) for override in estimate.remedy.overrides]
     return (
         f"DOES NOT FIT: {demand}, and a GPU has {limit}\nit would fit with: "
-        f"{' '.join(estimate.remedy.overrides)} "
-        f"({_gib(estimate.remedy.peak)} GiB)"
+        f"{' '.join(overrides)} ({_gib(estimate.remedy.peak)} GiB)"
+        + (
+            "\nan adapter is trained in place of all weights, and needs a higher learning rate"
+            if any(override.startswith("model.lora=") for override in estimate.remedy.overrides)
+            else ""
+        )
     )
 
 
@@ -163,13 +175,48 @@ def _placement(estimate: Plan) -> Table:
     return table
 
 
+def _duration(estimate: Plan) -> str:
+    """The time of the whole run with these processes."""
+    time = estimate.duration
+    step = time.step
+    parts = ", ".join(
+        f"{name} {_seconds(seconds)}"
+        for name, seconds in (
+            ("sampling", step.sampling_s),
+            ("evidence", step.evidence_s),
+            ("learning", step.learning_s),
+            ("communication", step.communication_s),
+        )
+        if seconds
+    )
+    overlap = ", of which sampling overlaps with the rest" if time.overlapped else ""
+    evaluations = (
+        f"; {time.evaluations} evaluations of {time.answers:,} answers, "
+        f"{_seconds(time.evaluation_s)} s each"
+        if time.answers
+        else ""
+    )
+    cost = f", {time.gpus * time.total_s / 3600:,.3g} GPU hours" if time.gpus else ""
+    uncounted = f"\nnot in it: {', '.join(time.uncounted)}" if time.uncounted else ""
+    return (
+        f"\nwith these processes a step takes {_seconds(time.step_s)} s ({parts}{overlap})\n"
+        f"the run: {time.steps:,} steps{evaluations}: {time.total_s / 3600:,.3g} hours{cost}"
+        f"{uncounted}"
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.3g}" if seconds < 1000 else f"{seconds:,.0f}"
+
+
 def _rates(machine: Machine) -> str:
     return (
         f"\nstep time in seconds if every GPU learns and samples and nothing overlaps, at "
         f"{machine.tflops:g} TFLOP/s, "
         f"{machine.intra_gb_s:g} GB/s in a node\nof {machine.gpus_per_node}, "
         f"{machine.inter_gb_s:g} GB/s between nodes, "
-        f"{machine.hbm_tb_s:g} TB/s of memory"
+        f"{machine.hbm_tb_s:g} TB/s of memory\n(decoding at {DECODE_EFFICIENCY:.0%} of it, and at "
+        f"least {1e6 * GRAPH_KERNEL_S:g} us a kernel, {1e6 * EAGER_KERNEL_S:g} without CUDA graphs)"
     )
 
 
@@ -200,7 +247,7 @@ def _line(prediction: Prediction, machine: Machine) -> Iterator[str]:
         prediction.learning_s,
         prediction.communication_s,
     ):
-        yield f"{seconds:,.3g}" if seconds < 1000 else f"{seconds:,.0f}"
+        yield _seconds(seconds)
     yield f"{prediction.efficiency:.0%}"
     yield _gib(prediction.memory_bytes) + (
         "!" if prediction.memory_bytes > machine.memory_bytes else ""

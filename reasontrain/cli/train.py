@@ -11,6 +11,7 @@ from reasontrain import models, stages
 from reasontrain.learner.soft_tokens import alarm
 from reasontrain.recipe import Recipe, read_recipe, unused_settings
 from reasontrain.report import write_report
+from reasontrain.report.alerts import alerts
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
 from reasontrain.report.run import read_run
@@ -52,6 +53,8 @@ def train_recipe(recipe: Recipe) -> Path:
         with run_context(final, declared=recipe) as ready:
             directory = ready.run(report, on_start=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory.path)
+        for alert in alerts(read_run(directory.path)):
+            logger.warning(alert.text)
         logger.info(
             f"{_speed(directory)}model: {directory.final.resolve()}\nreport: {page.resolve()}"
         )

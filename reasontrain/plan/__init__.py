@@ -2,8 +2,9 @@
 
 `shape` counts parameters, `work` the tokens of a step, `flops` its operations; `loading`,
 `activations`, `vocabulary`, `engine` and `memory` count the bytes that a process holds, `traffic`
-those that are sent. `placement` assigns processes to nodes, `scaling` predicts step times, and
-`suggestions` changes a recipe that does not fit.
+those that are sent. `placement` assigns processes to nodes, `duration` predicts the time of the run
+on them, `scaling` step times on other numbers of GPUs, and `suggestions` changes a recipe that does
+not fit.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reasontrain.plan import shape as shapes
+from reasontrain.plan.duration import Duration, duration
 from reasontrain.plan.machine import GIB, PHASES, Machine, MemoryPart
 from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.placement import PlacementGroup, placement
@@ -26,6 +28,7 @@ __all__ = [
     "GIB",
     "PHASES",
     "WORTH",
+    "Duration",
     "Flow",
     "Machine",
     "MemoryPart",
@@ -50,6 +53,7 @@ class Plan:
     roles: Sequence[Role]
     traffic: Sequence[Flow]
     placement: Sequence[PlacementGroup]
+    duration: Duration
     scaling: Sequence[Prediction]
     stops_at: int | None
     fits: bool
@@ -69,6 +73,7 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
         roles=roles(job),
         traffic=flows(job),
         placement=placement(job),
+        duration=duration(job),
         scaling=scaling,
         stops_at=stops_at(scaling),
         fits=enough,

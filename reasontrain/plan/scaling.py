@@ -1,10 +1,11 @@
-"""Step time on 1, 2, 4, ... 1,024 GPUs from stated rates, and the useful number of GPUs.
+"""Step time on 1, 2, 4, ... GPUs from stated rates, and the useful number of GPUs.
 
 A dense forward costs 2 operations per parameter and token, a backward twice that (Kaplan et al.
 2020, arXiv 2001.08361), and causal attention adds 2 x width x length per token and layer. For every
 token of a wave, decoding reads all weights or is bound by its products, whichever takes longer, and
-reads the cache so far (Pope et al. 2022, arXiv 2211.05102). No overlap is assumed, so the time is
-an upper bound for the stated rates. Every GPU is a learner rank that also samples.
+reads the cache so far (Pope et al. 2022, arXiv 2211.05102), at `DECODE_EFFICIENCY` of the memory's
+peak rate; it takes at least as long as its kernels take to be started. No overlap is assumed, so
+the time is an upper bound for the stated rates. Every GPU is a learner rank that also samples.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from reasontrain.plan.traffic import collective_bytes
 GPUS = tuple(2**power for power in range(11))
 WORTH = 0.5
 """Lowest useful efficiency: below it, each GPU is idle for more than half of the time."""
+DECODE_EFFICIENCY = 0.6
+"""Share of the memory's peak rate at which decoding reads weights and cache: an assumption."""
+KERNELS_PER_LAYER = {"local": 30, "vllm": 12}
+"""Kernels of a layer in one decode step, by engine; vLLM fuses norms and activations."""
+GRAPH_KERNEL_S = 2e-6
+EAGER_KERNEL_S = 6e-6
+"""Least seconds of a kernel, replayed from a CUDA graph or started by Python: assumptions."""
 UPDATE_BYTES = 28
 """Bytes of AdamW per parameter: it reads four float32 numbers and writes three of them."""
 
@@ -45,10 +53,10 @@ class Prediction:
 
 
 def predictions(job: PlannedJob) -> list[Prediction]:
-    """The prediction for each number of GPUs in `GPUS`."""
+    """The prediction for each number of GPUs in `GPUS`, up to one rollout for each GPU."""
     steps: list[Prediction] = []
-    for gpus in GPUS:
-        prediction = _predict(_on(job, gpus), gpus)
+    for gpus in (gpus for gpus in GPUS if gpus <= job.work.rollouts):
+        prediction = predict(_on(job, gpus), gpus)
         alone = steps[0].step_s if steps else prediction.step_s
         steps.append(replace(prediction, efficiency=alone / prediction.step_s / gpus))
     return steps
@@ -72,16 +80,35 @@ def _on(job: PlannedJob, gpus: int) -> PlannedJob:
     return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample, learn=learn))
 
 
-def _predict(job: PlannedJob, gpus: int) -> Prediction:
+def predict(job: PlannedJob, gpus: int) -> Prediction:
+    """The step of a recipe on its own processes.
+
+    Args:
+        job: the recipe, with the sizes of its models and the rates of the machine.
+        gpus: learner ranks.
+
+    Returns:
+        Seconds by part; an efficiency of 1, which takes several predictions to know.
+    """
     machine = job.machine
     learn = job.recipe.learn
+    work = job.work
     rate = 1e12 * machine.tflops
     update = (
         UPDATE_BYTES * job.trainable / (gpus if job.stage >= 1 else 1) / (1e12 * machine.hbm_tb_s)
     )
+    processes = job.cluster.samplers or gpus
     return Prediction(
         gpus=gpus,
-        sampling_s=_sampling(job) if job.recipe.sample else 0.0,
+        sampling_s=sampling_s(
+            job,
+            rollouts=-(-work.rollouts // processes),
+            prompts=-(-work.prompts // processes),
+            rows=work.rows_per_sampler,
+            response_tokens=work.response_tokens,
+        )
+        if job.recipe.sample
+        else 0.0,
         evidence_s=_evidence(job) / rate,
         learning_s=learn.epochs_per_batch * _learning(job) / rate
         + learn.updates_per_batch * update,
@@ -91,27 +118,45 @@ def _predict(job: PlannedJob, gpus: int) -> Prediction:
     )
 
 
-def _sampling(job: PlannedJob) -> float:
-    """Seconds to prefill the prompts and decode the responses of one rank."""
-    work = job.work
+def sampling_s(
+    job: PlannedJob, *, rollouts: int, prompts: int, rows: int, response_tokens: int
+) -> float:
+    """Seconds in which one process reads its prompts and decodes its responses.
+
+    Args:
+        job: the recipe, with the sizes of its models and the rates of the machine.
+        rollouts: responses of the process.
+        prompts: different prompts among them.
+        rows: responses that decode together.
+        response_tokens: tokens of each response.
+    """
+    if not rollouts:
+        return 0.0
     shape = job.shape
     machine = job.machine
-    rate = 1e12 * machine.tflops
-    memory = 1e12 * machine.hbm_tb_s
+    engine = job.recipe.engine
+    rate = 1e12 * machine.tflops * engine.num_gpus
+    memory = 1e12 * machine.hbm_tb_s * DECODE_EFFICIENCY * engine.num_gpus
     parameters = shapes.num_parameters(shape)
-    rows = work.rows_per_sampler
-    waves = -(-work.rollouts_per_rank // rows)
-    columns = work.prompt_tokens + work.response_tokens / 2
+    waves = -(-rollouts // rows)
+    prompt_tokens = job.work.prompt_tokens
+    columns = prompt_tokens + response_tokens / 2
     cache = rows * columns * 2 * shapes.width_k(shape) * job.sampler_bytes * shape.num_layers
     token = (
         max(job.sampler_bytes * parameters / memory, 2 * parameters * rows / rate) + cache / memory
     )
-    groups = work.rollouts // work.prompts
-    prompts = -(-work.rollouts_per_rank // groups)
     return (
-        waves * work.response_tokens * token
-        + prompts * work.prompt_tokens * _forward(shape, work.prompt_tokens) / rate
+        waves * response_tokens * max(token, _started_s(job))
+        + prompts * prompt_tokens * _forward(shape, prompt_tokens) / rate
     )
+
+
+def _started_s(job: PlannedJob) -> float:
+    """Least seconds of a decode step on a GPU: the time in which its kernels can be started."""
+    engine = job.recipe.engine
+    is_eager = engine.enforce_eager if engine.kind == "vllm" else not engine.cuda_graphs
+    kernel_s = EAGER_KERNEL_S if is_eager else GRAPH_KERNEL_S
+    return job.shape.num_layers * KERNELS_PER_LAYER[engine.kind] * kernel_s
 
 
 def _forward(shape: Shape, length: int) -> float:

@@ -17,6 +17,7 @@ from reasontrain.models import (
     readable,
 )
 from reasontrain.models.gguf import configuration
+from reasontrain.plan.known_shapes import known_shape
 from reasontrain.types import UserError
 
 TOLERANCE = 0.01
@@ -27,7 +28,7 @@ A model whose own count differs by more has an unsupported architecture.
 
 
 def shape_of(settings: ModelSettings, key: str) -> Shape:
-    """The shape stated in the recipe, or else that of the configuration at `path`.
+    """The shape stated in the recipe, that of the configuration at `path`, or a known one.
 
     `path` is a directory, a testbed model, a GGUF file, or a model in the hub's cache; nothing is
     downloaded or converted. An adapter has the shape of its base model.
@@ -47,6 +48,8 @@ def shape_of(settings: ModelSettings, key: str) -> Shape:
                 trust_remote_code=settings.trust_remote_code,
             )
         except (OSError, ValueError, KeyError) as error:
+            if (known := known_shape(settings.path)) is not None:
+                return known
             raise UserError(
                 f"{key}: there is no configuration of {settings.path} on this machine, and "
                 f"a plan downloads nothing; write its "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from reasontrain.models import Lora
 from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.roles import PlannedJob
 from reasontrain.recipe import Cluster, Recipe, VllmEngine, Zero
@@ -153,6 +154,18 @@ def _higher_stage(job: PlannedJob) -> Iterator[Change]:
                 yield _with_zero(job, (f"learn.zero.stage={stage}",), zero, job.ranks)
 
 
+def _adapter(job: PlannedJob) -> Iterator[Change]:
+    """An adapter in place of all weights; it learns less, and needs another learning rate."""
+    if job.base == 0:
+        for rank in (64, 16):
+            lora = Lora(rank=rank, alpha=2.0 * rank)
+            model = replace(job.recipe.model, lora=lora)
+            yield (
+                (f"model.lora={{rank: {rank}, alpha: {2 * rank}}}",),
+                replace(job.recipe, model=model),
+            )
+
+
 def _offload(job: PlannedJob) -> Iterator[Change]:
     """The optimiser's state in main memory, then the weights too."""
     if not job.on_gpu:
@@ -199,6 +212,7 @@ KINDS: tuple[Kind, ...] = (
     _smaller_micro_batches,
     _checkpointing,
     _higher_stage,
+    _adapter,
     _offload,
     _sharded_frozen,
     _more_ranks,

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from reasontrain.algo.evidence import EVIDENCE, Evidence
 from reasontrain.data import storage
+from reasontrain.metrics.rewards import ZERO_STD
 from reasontrain.report import charts, colours, numbers, templates
+from reasontrain.report.alerts import alerts
 from reasontrain.report.baseline import BaselineComparison, compare
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.numbers import portable
@@ -54,6 +56,40 @@ _OUTCOMES = (
     ),
 )
 _TRAINING = (
+    _Curve(
+        title="Response length",
+        columns={"response_tokens_mean": "response", "thought_tokens_mean": "thought"},
+        note="Mean tokens of the rollouts of a step.",
+        axis=Axis(floor=0.0),
+    ),
+    _Curve(
+        title="Endings",
+        columns={
+            "truncated_share": "truncated",
+            "unfinished_share": "unfinished thought",
+            ZERO_STD: "groups with equal rewards",
+        },
+        note="Shares of rollouts, and of groups.",
+        axis=_SHARE,
+    ),
+    _Curve(
+        title="Sampler and learner",
+        columns={"sampler_kl": "KL"},
+        note="KL(sampler || learner) at the sampled tokens, in nats (k3).",
+        axis=Axis(floor=0.0),
+    ),
+    _Curve(
+        title="Clipped tokens",
+        columns={"clipped": "clipped"},
+        note="Share of tokens whose ratio the objective clipped.",
+        axis=_SHARE,
+    ),
+    _Curve(
+        title="Learning rate",
+        columns={"lr": "rate"},
+        note="At the end of a step.",
+        axis=Axis(floor=0.0),
+    ),
     _Curve(
         title="Kept tokens",
         columns={"kept_share": "kept"},
@@ -120,7 +156,10 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     """
     run = read_run(run_dir)
     comparison = compare(run, run_dir)
-    content = report(run) | {"baseline": portable(asdict(comparison)) if comparison else None}
+    content = report(run) | {
+        "alerts": [asdict(alert) for alert in alerts(run)],
+        "baseline": portable(asdict(comparison)) if comparison else None,
+    }
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     directory = RunDirectory(run_dir)
     page = directory.report_page
@@ -147,6 +186,7 @@ def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
             size=charts,
             colours=colours,
             tones=_TONES,
+            alerts=alerts(run),
             suites=_by_suite(headlines(run)),
             dumbbell=charts.dumbbell,
             curves=curves(run),

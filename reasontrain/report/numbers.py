@@ -17,12 +17,13 @@ _SCALES = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 
 
 def short(value: Number, digits: int = 3) -> str:
-    """About `digits` significant digits: 0.0123, 4.57, 9,120, 12.3k, 1.2e-07, NaN."""
+    """About `digits` significant digits: 0.0123, 4.57, 9,120, 12.3k, 1.2e-7, NaN."""
     if not math.isfinite(value):
         return _not_finite(value)
     size = abs(value)
     if size >= 1e15 or 0 < size < 1e-4:
-        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{_plain(float(mantissa), digits)}e{int(exponent)}".replace("-", MINUS)
     for least, scale, letter in _SCALES:
         if size >= least:
             return f"{_plain(value / scale, digits)}{_NARROW_SPACE}{letter}"

@@ -7,7 +7,7 @@ import pytest
 from reasontrain.plan import plan
 from reasontrain.plan.machine import GIB, Machine
 from reasontrain.plan.memory import roles
-from reasontrain.plan.scaling import GPUS, predictions, stops_at
+from reasontrain.plan.scaling import GPUS, predict, predictions, stops_at
 from reasontrain.plan.suggestions import fits, remedy
 from tests.plan.jobs import job, recipe
 
@@ -36,19 +36,40 @@ def test_learning_by_hand() -> None:
 
 
 def test_decoding_by_hand() -> None:
-    # 256 rows at once: products of 2 x 4.02e9 x 256 operations take longer than reading 8 GB;
-    # beside them the cache, half full
+    # 256 rows at once: products of 2 x 4.02e9 x 256 operations take longer than reading 8 GB at
+    # 60 % of the peak rate; beside them the cache, half full
     (first, *_) = predictions(job())
-    token = 2 * 4_022_468_096 * 256 / 400e12 + 256 * (512 + 768) * 2 * 1024 * 2 * 36 / 3.3e12
+    cache = 256 * (512 + 768) * 2 * 1024 * 2 * 36 / (0.6 * 3.3e12)
+    token = 2 * 4_022_468_096 * 256 / 400e12 + cache
     prompts = 32 * 512 * 36 * (2 * 100_925_440 + 2 * 4096 * 512) / 400e12
     assert first.sampling_s == pytest.approx(1536 * token + prompts, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("engine", "kernel_s"),
+    [
+        ("{kind: local}", 30 * 2e-6),
+        ("{kind: local, cuda_graphs: false}", 30 * 6e-6),
+        ("{kind: vllm}", 12 * 2e-6),
+        ("{kind: vllm, enforce_eager: true}", 12 * 6e-6),
+    ],
+)
+def test_a_small_model_decodes_no_faster_than_its_kernels_start(
+    engine: str, kernel_s: float
+) -> None:
+    sizes = "{hidden_size: 64, intermediate_size: 128, num_layers: 4, num_heads: 2, "
+    small = f"model.shape={sizes}num_kv_heads: 2, head_dim: 32, vocab_size: 512, tied: true}}"
+    (first, *_) = predictions(job(small, f"sample.engine={engine}", "learn.rollouts_per_step=8"))
+    assert first.sampling_s == pytest.approx(1536 * 4 * kernel_s, rel=0.02)
+
+
 def test_every_power_of_two_has_its_line_and_scaling_stops_once() -> None:
     found = predictions(job())
-    assert (
-        tuple(line.gpus for line in found) == GPUS == (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-    )
+    # One rollout for each GPU is the end: 256 of the step.
+    assert tuple(line.gpus for line in found) == (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    assert GPUS[-1] == 1024
+    found = predictions(job("learn.rollouts_per_step=4096"))
+    assert tuple(line.gpus for line in found) == GPUS
     assert found[0].efficiency == 1
     for line in found:
         assert (
@@ -62,8 +83,9 @@ def test_every_power_of_two_has_its_line_and_scaling_stops_once() -> None:
 
 
 def test_beyond_one_rollout_a_rank_nothing_gets_faster() -> None:
-    found = {line.gpus: line for line in predictions(job())}
-    assert found[512].learning_s == found[256].learning_s < found[128].learning_s
+    found = {ranks: predict(job(f"cluster.learners={ranks}"), ranks) for ranks in (128, 256, 512)}
+    assert found[512].learning_s == pytest.approx(found[256].learning_s, rel=0.02)
+    assert found[256].learning_s < found[128].learning_s
 
 
 def test_the_slower_link_counts_from_the_second_node_on() -> None:
@@ -141,12 +163,20 @@ def test_a_remedy_keeps_its_promise(memory_gib: float, overrides: tuple[str, ...
     assert max(role.peak for role in mended.roles) == found.peak <= memory_gib * GIB
 
 
+def test_an_adapter_is_offered_before_more_gpus() -> None:
+    """Full fine-tuning of 4B on a card of 24 GB, by what one card can do."""
+    found = remedy(job(*DEMONSTRATIONS, *SMALL, machine=Machine(memory_gib=24.0)))
+    assert found is not None
+    assert found.overrides == ("model.lora={rank: 64, alpha: 128}",)
+
+
 def test_nothing_is_proposed_that_the_recipe_would_refuse() -> None:
     """Muon does not go with ZeRO."""
     found = remedy(
         job(*DEMONSTRATIONS, "learn.optimizer={kind: muon}", machine=Machine(memory_gib=20.0))
     )
-    assert found is None
+    assert found is not None
+    assert not [override for override in found.overrides if "zero" in override]
 
 
 def test_a_remedy_is_sought_only_where_one_is_needed() -> None:
