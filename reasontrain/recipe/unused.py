@@ -15,7 +15,12 @@ from reasontrain.recipe.run_settings import TrackSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import references, split
 from reasontrain.recipe.stages import ReferenceStage, SampleStage, TuneStage
-from reasontrain.recipe.teachers import TeacherByColumn, TeacherMixture, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    TeacherByColumn,
+    TeacherMixture,
+    WeightsTeacher,
+)
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 
@@ -48,6 +53,12 @@ def _unused_models(recipe: Recipe) -> Iterator[str]:
         and recipe.teacher.tail != (WeightsTeacher.tail)
     ):
         yield "teacher.tail: `top_k` is null, so no id is left out"
+    elif (
+        isinstance(recipe.teacher, ServedTeacher)
+        and recipe.teacher.scores == "sampled"
+        and (recipe.teacher.top_k, recipe.teacher.tail) != (ServedTeacher.top_k, ServedTeacher.tail)
+    ):
+        yield "teacher.top_k, tail: `scores: sampled` asks for the sampled tokens alone"
     if (
         recipe.reference is not None
         and not from_sources(required, "reference")

@@ -47,6 +47,13 @@ def test_the_sampled_token_alone_serves_rules_without_a_teacher() -> None:
         recipe = read_recipe(RECIPES / "tip.yaml", [SAMPLED, f"token_selection={rule}"])
         assert isinstance(recipe.teacher, ServedTeacher)
         assert recipe.teacher.scores == "sampled"
+        assert unused_settings(recipe) == []
+    recipe = read_recipe(
+        RECIPES / "tip.yaml", [SAMPLED, "teacher.top_k=4", "token_selection={kind: all}"]
+    )
+    assert unused_settings(recipe) == [
+        "teacher.top_k, tail: `scores: sampled` asks for the sampled tokens alone"
+    ]
 
 
 def test_a_section_without_a_kind_has_weights(tmp_path: Path) -> None:
