@@ -49,7 +49,9 @@ from reasontrain.recipe.teachers import (
     Teacher,
     TeacherByColumn,
     TeacherMixture,
+    TeacherOfValue,
     TeacherPromptSettings,
+    WeightedTeacher,
     WeightsTeacher,
 )
 from reasontrain.recipe.unconditional import (
@@ -96,6 +98,7 @@ __all__ = [
     "Teacher",
     "TeacherByColumn",
     "TeacherMixture",
+    "TeacherOfValue",
     "TeacherPromptSettings",
     "TrackSettings",
     "TrajectoriesStage",
@@ -104,6 +107,7 @@ __all__ = [
     "UncondTuned",
     "Unconditional",
     "VllmEngine",
+    "WeightedTeacher",
     "WeightsTeacher",
     "YamlValue",
     "Zero",
