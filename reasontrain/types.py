@@ -29,6 +29,8 @@ NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 """Backends of the package `vocab`, which computes everything that is as wide as the vocabulary."""
+Scores = Literal["top_k", "sampled"]
+"""The ids of which a server gives a teacher's log-probs: its likeliest, or the sampled token."""
 Tail = Literal["bucket", "renormalise"]
 """The treatment of all ids outside of a teacher's K likeliest (see `vocab.top_k`)."""
 
@@ -286,6 +288,18 @@ class _EvidenceColumns:
         return self.evidence[name]
 
 
+class TeacherPrompt(NamedTuple):
+    """The prompt that a teacher sees in place of the student's.
+
+    Attributes:
+        ids: its token ids.
+        replaced: number of ids of the student's prompt, which they replace.
+    """
+
+    ids: tuple[int, ...]
+    replaced: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchTotals:
     """Totals of a whole optimiser step over all ranks; the only denominators of a loss.
@@ -317,7 +331,9 @@ class Batch(_EvidenceColumns):
     objectives that choose its tokens in the whole step (`objectives.kl_cov`). `loss_weight_BT`
     multiplies the weights of the selection (see `weighted`); None if it is 1 everywhere.
     `token_order_BT` orders tokens by (rollout, position) in every layout and serves to break ties.
-    `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of prompts.
+    `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of prompts,
+    `teacher_prompts` to the prompts of a teacher that sees others than the student, and
+    `teacher_index` to the teacher of each rollout if there are several.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -341,6 +357,8 @@ class Batch(_EvidenceColumns):
     step: int = 0
     soft: Mapping[int, SoftEmbeddings] = field(default_factory=dict)
     images: Mapping[int, Image] = field(default_factory=dict)
+    teacher_prompts: Mapping[int, TeacherPrompt] = field(default_factory=dict)
+    teacher_index: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:
@@ -351,6 +369,20 @@ class Batch(_EvidenceColumns):
     def length_B(self) -> Int[Tensor, " B"]:
         """Number of tokens of each rollout, without padding."""
         return (self.kind_BT != TokenKind.PAD).sum(1)
+
+    @property
+    def teacher_shift_B(self) -> Int[Tensor, " B"]:
+        """Tokens by which the teacher's prompt of each rollout is longer than the student's."""
+        shift_B = torch.zeros(len(self.rollout_B), dtype=torch.long)
+        for index, rollout in enumerate(self.rollout_B.tolist()):
+            if (prompt := self.teacher_prompts.get(rollout)) is not None:
+                shift_B[index] = len(prompt.ids) - prompt.replaced
+        return shift_B
+
+    @property
+    def teacher_length_B(self) -> Int[Tensor, " B"]:
+        """Number of tokens of each rollout as the teacher reads it."""
+        return self.length_B + self.teacher_shift_B
 
     @property
     def token_order_BT(self) -> Int[Tensor, "B T"]:

@@ -174,9 +174,10 @@ def _evidence(job: PlannedJob) -> float:
     rows = work.rows_per_rank
     total = job.passes * (tokens * _forward(job.shape, work.length) + head(job.shape, rows))
     frozen = [model for model in (job.reference, job.history) if model is not None]
-    if job.teacher is not None and (job.observes_teacher or job.recipe.objective.needs_teacher):
-        frozen.append(job.teacher)
     total += sum(_compared(model, tokens, rows, work.length) for model in frozen)
+    if job.observes_teacher or job.recipe.objective.needs_teacher:
+        taught = sum(_compared(model, tokens, rows, work.length) for model in job.teachers)
+        total += job.teacher_share * taught
     return work.rollouts_kept_share * total
 
 
@@ -194,6 +195,6 @@ def _learning(job: PlannedJob) -> float:
     passes = 1 + backward + (1 if job.recipe.model.gradient_checkpointing else 0)
     trunk = work.tokens_per_rank * _forward(job.shape, work.length) * passes
     products = head(job.shape, 1, 3 if job.trains_head else 2)
-    if job.teacher is not None and job.recipe.objective.needs_teacher:
-        products += head(job.teacher.shape, 1)
+    if job.recipe.objective.needs_teacher:
+        products += job.teacher_share * sum(head(model.shape, 1) for model in job.teachers)
     return work.rollouts_kept_share * (trunk + work.rows_per_rank * work.kept_share * products)

@@ -83,6 +83,8 @@ def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
     longest = next(chunk_spans(rows, width, gpu=job.on_gpu))
     chunk = 4 * width * (longest.stop - longest.start)
     block = chunk if job.on_gpu else min(chunk, 4 * max(BLOCK_FLOATS_CPU, width))
+    if compares and len(job.teachers) > 1:
+        temporaries += 2  # a mixture, and log q of the model that is added to it
     return chunk * (2 if compares else 1) + block * temporaries
 
 

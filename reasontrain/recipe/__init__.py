@@ -45,7 +45,17 @@ from reasontrain.recipe.stages import (
     TrajectoriesStage,
     TuneStage,
 )
-from reasontrain.recipe.teachers import ServedTeacher, StoredTeacher, Teacher, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    StoredTeacher,
+    Teacher,
+    TeacherByColumn,
+    TeacherMixture,
+    TeacherOfValue,
+    TeacherPromptSettings,
+    WeightedTeacher,
+    WeightsTeacher,
+)
 from reasontrain.recipe.unconditional import (
     SmallReference,
     UncondBase,
@@ -89,6 +99,10 @@ __all__ = [
     "StoredTeacher",
     "Suite",
     "Teacher",
+    "TeacherByColumn",
+    "TeacherMixture",
+    "TeacherOfValue",
+    "TeacherPromptSettings",
     "TrackSettings",
     "TrajectoriesStage",
     "TuneStage",
@@ -96,6 +110,7 @@ __all__ = [
     "UncondTuned",
     "Unconditional",
     "VllmEngine",
+    "WeightedTeacher",
     "WeightsTeacher",
     "YamlValue",
     "Zero",

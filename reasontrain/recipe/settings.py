@@ -29,7 +29,13 @@ from reasontrain.recipe.run_settings import (
 )
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.stages import Stage
-from reasontrain.recipe.teachers import StoredTeacher, Teacher, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    StoredTeacher,
+    Teacher,
+    TeacherByColumn,
+    TeacherMixture,
+    WeightsTeacher,
+)
 from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.tasks import Reward, TaskSettings
 from reasontrain.types import AtLeastOne, UserError
@@ -151,16 +157,32 @@ class Recipe:
 
     @property
     def teacher_model(self) -> WeightsTeacher | None:
-        """The teacher whose weights are loaded; None if it is stored or served."""
+        """The only teacher, if its weights are loaded; None if it is stored or served."""
         return self.teacher if isinstance(self.teacher, WeightsTeacher) else None
 
     @property
+    def teacher_models(self) -> dict[str, ModelSettings]:
+        """The teachers whose weights are loaded, by the key of the recipe that names them."""
+        if isinstance(self.teacher, WeightsTeacher):
+            return {"teacher": self.teacher}
+        if isinstance(self.teacher, TeacherByColumn | TeacherMixture):
+            return {
+                f"teacher.teachers.{number}": settings
+                for number, settings in enumerate(self.teacher.teachers)
+            }
+        return {}
+
+    @property
     def other_models(self) -> dict[str, ModelSettings]:
-        """The models beside the policy whose files the recipe names, by role."""
+        """The models beside the policy whose files the recipe names, by role.
+
+        One of several teachers has the role `teacher.teachers.<number>`.
+        """
         past = self.earlier if isinstance(self.history, PastCheckpoint) else None
         stored = self.teacher.model if isinstance(self.teacher, StoredTeacher) else None
         roles = {
-            "teacher": self.teacher_model or stored,
+            **self.teacher_models,
+            **({} if stored is None else {"teacher": stored}),
             "reference": self.reference,
             "history": past,
         }

@@ -15,7 +15,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.correction import NoCorrection
 from reasontrain.algo.custom_evidence import CustomEvidence
 from reasontrain.algo.evidence import EVIDENCE, from_sources
-from reasontrain.algo.objectives import Objective, SequenceObjective, SoftReinforce
+from reasontrain.algo.objectives import Distill, Objective, SequenceObjective, SoftReinforce
 from reasontrain.algo.reward_shaping import KNOWN_NUMBERS, OneReward, WeightedRewards
 from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.rollout_filter.gfpo import Gfpo
@@ -40,7 +40,13 @@ from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import reference_errors
 from reasontrain.recipe.stages import TuneStage
-from reasontrain.recipe.teachers import StoredTeacher, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    StoredTeacher,
+    TeacherByColumn,
+    TeacherMixture,
+    WeightsTeacher,
+)
 from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
@@ -113,10 +119,17 @@ def image_errors(recipe: Recipe) -> list[str]:
             "cluster.teachers: a teacher in its own process does not receive images; set it to 0, "
             "and the learner ranks hold the teacher"
         )
-    if recipe.teacher is not None and recipe.teacher_model is None:
+    if isinstance(recipe.teacher, TeacherByColumn | TeacherMixture):
+        errors.append("teacher.kind: several teachers see no images; use `kind: weights`")
+    elif recipe.teacher is not None and recipe.teacher_model is None:
         errors.append(
             f"teacher.kind: a {recipe.teacher.kind} teacher is looked up by token ids and sees no "
             "image; use `kind: weights`"
+        )
+    if recipe.teacher is not None and recipe.teacher.prompt is not None:
+        errors.append(
+            "teacher.prompt: the prompts of student and teacher have the same image in other "
+            "places; remove it"
         )
     if recipe.learn.sequence_parallel > 1:
         errors.append(
@@ -187,7 +200,9 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
     teacher = recipe.teacher
     if teacher is None:
         return
-    limited = teacher.top_k is not None or not isinstance(teacher, WeightsTeacher)
+    limited = isinstance(teacher, StoredTeacher | ServedTeacher) or (
+        isinstance(teacher, WeightsTeacher) and teacher.top_k is not None
+    )
     measured = recipe.required_evidence - recipe.evidence.keys()
     of_all = [name for name in measured if EVIDENCE[name].needs_all_ids]
     if of_all and limited:
@@ -197,21 +212,51 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
             f"not read it"
         )
     rule = unshuffled(recipe.token_selection)
-    if isinstance(rule, SelecTkd) and teacher.top_k is not None and rule.top > teacher.top_k:
+    given = None if isinstance(teacher, TeacherByColumn | TeacherMixture) else teacher.top_k
+    if isinstance(rule, SelecTkd) and given is not None and rule.top > given:
         yield (
             f"token_selection.top: {rule.kind} looks among the teacher's {rule.top} likeliest ids, "
-            f"and it gives {teacher.top_k}; raise teacher.top_k, or lower `top`"
+            f"and it gives {given}; raise teacher.top_k, or lower `top`"
         )
     if isinstance(teacher, StoredTeacher) and recipe.sample is not None:
         yield (
             "teacher.kind: stored log-probs belong to written responses, and `sample` makes new "
             "ones; use `kind: weights` or `kind: served`, or remove `sample`"
         )
+    if isinstance(teacher, ServedTeacher) and teacher.scores == "sampled":
+        yield from _sampled_score_errors(recipe)
     if limited and recipe.temperature != 1:
         yield (
             f"teacher: log-probs of its likeliest ids are those at temperature 1, and "
             f"{recipe.objective.kind} compares at {recipe.temperature:g}; set sample.temperature "
             f"to 1, or use a teacher of kind weights with `top_k: null`"
+        )
+
+
+def _sampled_score_errors(recipe: Recipe) -> Iterator[str]:
+    """What an estimate from the sampled token cannot serve: it holds in expectation over p."""
+    if compared := from_sources(recipe.required_evidence, "teacher"):
+        yield (
+            f"teacher.scores: {_names(compared)} is a divergence at every token, and `sampled` "
+            f"gives an estimate from one; use `scores: top_k`, or a rule without it"
+        )
+    objective = recipe.objective
+    if isinstance(objective, Distill) and objective.divergence != "reverse_kl":
+        yield (
+            f"teacher.scores: `sampled` estimates the reverse KL alone, and the objective is "
+            f"{objective.divergence}; use objective.divergence=reverse_kl, or `scores: top_k`"
+        )
+    sample = recipe.sample
+    if sample is None or sample.temperature != 1 or sample.truncates:
+        yield (
+            "teacher.scores: `sampled` needs tokens drawn from the student's own distribution; add "
+            "a `sample` section with temperature 1, without top_p, top_k and min_p, or use "
+            "`scores: top_k`"
+        )
+    if recipe.learn.updates_per_batch > 1:
+        yield (
+            "teacher.scores: after the first update of a batch its tokens are no longer drawn from "
+            "the student; use learn.updates_per_batch=1, or `scores: top_k`"
         )
 
 
@@ -607,7 +652,17 @@ def _sequence_parallel_errors(recipe: Recipe) -> Iterator[str]:
     size = recipe.learn.sequence_parallel
     if size == 1:
         return
-    if recipe.teacher is not None and recipe.teacher_model is None:
+    if recipe.teacher_model is not None and recipe.teacher_model.prompt is not None:
+        yield (
+            "learn.sequence_parallel: the teacher's prompt moves the response to other ranks than "
+            "the student's; remove `teacher.prompt`, or use 1"
+        )
+    if isinstance(recipe.teacher, TeacherByColumn | TeacherMixture):
+        yield (
+            "learn.sequence_parallel: ranks do not share the sequences of several teachers; use "
+            "`teacher.kind: weights`, or 1"
+        )
+    elif recipe.teacher is not None and recipe.teacher_model is None:
         yield (
             f"learn.sequence_parallel: a {recipe.teacher.kind} teacher is read for whole "
             "responses, of which each rank has a part; use `teacher.kind: weights`, or 1"

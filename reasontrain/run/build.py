@@ -62,6 +62,7 @@ from reasontrain.run.owner import Ownership, owned
 from reasontrain.run.progress import LINE_EVERY_S
 from reasontrain.run.schedules import check_schedules
 from reasontrain.run.teacher import check_teacher
+from reasontrain.run.teacher_inputs import TeacherInputs, teacher_inputs_of
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
@@ -124,6 +125,7 @@ class ResolvedInputs:
     suites: Sequence[EncodedSuite]
     fingerprints: Inputs
     accepted: Sequence[Mapping[str, object]]
+    for_teacher: TeacherInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,7 @@ class RunContext:
             graded=sample is not None,
             own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
+            for_teacher=self.inputs.for_teacher,
             learner=self.learner,
             tracker=tracker,
             speed=speed,
@@ -460,11 +463,12 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         for suite in (recipe.evaluate.suites if recipe.evaluate else ())
     ]
     offline = answers and with_stored_evidence(recipe, described, answers)
-    check_teacher(recipe, order, offline)
+    for_teacher = teacher_inputs_of(recipe, described)
+    check_teacher(recipe, order, offline, for_teacher)
     fingerprints = inputs_of(recipe, described, order, offline, suites)
     accepted = check_inputs(directory, recipe, fingerprints)
     return ResolvedInputs(
-        recipe, declared, directory, order, offline, suites, fingerprints, accepted
+        recipe, declared, directory, order, offline, suites, fingerprints, accepted, for_teacher
     )
 
 

@@ -58,7 +58,14 @@ from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler
-from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
+from reasontrain.types import (
+    Batch,
+    LostError,
+    Prompt,
+    Rollout,
+    RunError,
+    Stats,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +198,7 @@ class Run:
     steps: int
     schedule_steps: int
     seed: int
+    for_teacher: Callable[[Batch, Sequence[Rollout]], Batch] | None = None
 
 
 def train_step(run: Run, step: int) -> Stats:
@@ -235,6 +243,8 @@ def train_step(run: Run, step: int) -> Stats:
         reason = _left_out(method, kept) if kept else "the rewards of each of its groups are equal"
         logger.warning(f"step {number} learns nothing: {reason}")
     batch = method.rollout_filter(sampled)
+    if run.for_teacher is not None:
+        batch = run.for_teacher(batch, rollouts)
     reuse_sampled_logp = method.reuse_sampled_logp and not checks_evidence
     batch = observe(
         run.learner,

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from reasontrain.types import UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR, NO_TEACHER, canonical_name, jsd_beta
-from reasontrain.vocab.head import Head, Teacher, accumulation_dtype
+from reasontrain.vocab.head import Head, accumulation_dtype
+from reasontrain.vocab.mixture import AnyTeacher, MixedTeacher
 from reasontrain.vocab.ranks import TOP
+from reasontrain.vocab.sampled import REVERSE_ALONE, SampledTeacher
 from reasontrain.vocab.top_k import NEEDS_ALL, TopKTeacher
 
 
@@ -59,7 +61,7 @@ class FullLogitsDistribution:
         head: Head,
         ids_N: Int[Tensor, " N"],
         temperature: float,
-        teacher: Teacher | TopKTeacher | None,
+        teacher: AnyTeacher | None,
     ) -> None:
         self.ids_N = ids_N
         self._temperature = temperature
@@ -79,8 +81,14 @@ class FullLogitsDistribution:
             raise UserError(NO_TEACHER)
         if isinstance(self._teacher, TopKTeacher):
             raise UserError(NEEDS_ALL)
+        if isinstance(self._teacher, SampledTeacher):
+            raise UserError(REVERSE_ALONE)
         with torch.no_grad():
-            logits_NU = logits(self._teacher.hidden_ND, self._teacher.head, self._temperature)
+            if isinstance(self._teacher, MixedTeacher):
+                every = slice(0, len(self.logits_NV))
+                logits_NU = self._teacher.logits(every, self._temperature)
+            else:
+                logits_NU = logits(self._teacher.hidden_ND, self._teacher.head, self._temperature)
             return _log_softmax(logits_NU[:, : self.logits_NV.shape[1]])
 
     @cached_property
@@ -109,6 +117,13 @@ class FullLogitsDistribution:
             return _at_least_zero(-(logp_NK.exp() * logp_NK).sum(1))
         if name.startswith("teacher_"):
             return self._of_teacher(name)
+        if isinstance(self._teacher, SampledTeacher):
+            if name != "kl_reverse":
+                raise UserError(REVERSE_ALONE)
+            logp_N = self.value("logp")
+            gap_N = (logp_N - self._teacher.logq_N).detach()
+            # The value is the gap, and its gradient that of gap x log p with the gap held fixed.
+            return gap_N + gap_N * (logp_N - logp_N.detach())
         if isinstance(self._teacher, TopKTeacher):
             logp_NS, logq_NS = self._log_categories(self._teacher)
         else:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from reasontrain.vocab.analytic import LOGP_FLOOR
 from reasontrain.vocab.chunks import ChunkedLogits
-from reasontrain.vocab.head import Head, Teacher
+from reasontrain.vocab.head import Head
+from reasontrain.vocab.mixture import AnyTeacher
 from reasontrain.vocab.ranks import STUDENT_STATISTICS
 from reasontrain.vocab.top_k import TopKTeacher
 
@@ -23,7 +24,7 @@ def measure(
     names: Collection[str],
     *,
     temperature: float = 1.0,
-    teacher: Teacher | TopKTeacher | None = None,
+    teacher: AnyTeacher | None = None,
     chunk: int | None = None,
     top: int = 16,
 ) -> dict[str, Float[Tensor, " N"]]:
@@ -43,7 +44,7 @@ def measure(
             "teacher_logp" of the token, and "teacher_rank_of_argmax": the rank that the teacher
             gives to the student's likeliest id. Ranks count the ids that are likelier.
         temperature: divides the logits of both models.
-        teacher: the teacher's hidden states at the same positions, and its head; or its
+        teacher: the teacher's hidden states at the same positions, and its head, or its
             log-probabilities of a few ids there (see `top_k`).
         chunk: positions per matrix product; None chooses by memory.
         top: number of likeliest ids of a model that "compatibility" and "disagreement" look at.

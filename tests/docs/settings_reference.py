@@ -137,6 +137,9 @@ SHARED_TITLES = {
     "Sampling": "evaluate.suites.sampling",
     "PairColumns": "task.columns` of `pairs",
     "RolloutColumns": "task.columns` of `rollouts",
+    "TeacherPromptSettings": "teacher.prompt",
+    "TeacherOfValue": "teacher.teachers` of `by_column",
+    "WeightedTeacher": "teacher.teachers` of `mixed",
 }
 """Settings classes that stand in several places -> the title of their table."""
 

@@ -276,7 +276,7 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
         data.rollout_B.tolist()
     ):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
-        used.observer.teacher_hidden[rollout][1][unused_N] = float("inf")
+        used.observer.teacher_states.hidden[0][rollout][1][unused_N] = float("inf")
     broken = data.with_evidence(
         {"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)}
     )
@@ -326,10 +326,10 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
             parameter
         )  # uniform p at every row, so KL(p || q) is the same wherever q is
     used = learner(model)
-    torch.nn.init.zeros_(used.observer.teacher.policy.model.lm_head.weight)
-    used.observer.teacher.policy.model.lm_head.bias = torch.nn.Parameter(
-        torch.linspace(0, 3, VOCABULARY)
-    )
+    (teacher,) = used.observer.teacher_states.models
+    head = teacher.policy.model.lm_head
+    torch.nn.init.zeros_(head.weight)
+    head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
     losses = []
     for keep in (0.1, 0.5, 1.0):
         seen = used.observe(data, Tip(keep_ratio=keep).required_evidence)
@@ -413,11 +413,12 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
             }
         ),
     )
+    (teacher,) = used.observer.teacher_states.models
     for row, length in enumerate(data.length_B.tolist()):
         ids = data.ids_BT[row : row + 1, :length]
         p, q, r = (
             m.model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
-            for m in (model, used.observer.teacher.policy, used.observer.reference.policy)
+            for m in (model, teacher.policy, used.observer.reference.policy)
         )
         top = p.topk(16, dim=-1).indices
         likeliest = p.topk(20, dim=-1).values.log_softmax(-1)
