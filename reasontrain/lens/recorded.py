@@ -164,9 +164,11 @@ def _rollout(row: Mapping[str, Json], where: str, index: int) -> RecordedRollout
         name: _values(column, name, where) for name, column in _mapping(row.get("evidence")).items()
     }
     weight = _values(row.get("weight"), "weight", where)
-    for name, column in (("kind", kinds), ("weight", weight), *evidence.items()):
-        if len(column) != len(pieces):
-            raise UserError(f'{where}: "{name}" has {len(column)} entries for {len(pieces)} tokens')
+    sizes = {"kind": len(kinds), "weight": len(weight)}
+    sizes |= {name: len(column) for name, column in evidence.items()}
+    for name, size in sizes.items():
+        if size != len(pieces):
+            raise UserError(f'{where}: "{name}" has {size} entries for {len(pieces)} tokens')
     parts = {name: number(part) for name, part in _mapping(row.get("reward_parts")).items()}
     prompt_tokens = _integer(row.get("prompt_tokens"))
     rollout = _integer(row.get("rollout"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Annotated, cast, get_args
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, get_args
 
 import torch
 import yaml
@@ -15,7 +15,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.token_selection import AdvantageEntropy, AllTokens, TokenSelection
 from reasontrain.algo.token_selection.rules import SelectionRule
-from reasontrain.recipe import Recipe, RecipeError, build
+from reasontrain.recipe import Recipe, RecipeError, YamlValue, as_mapping, build
 from reasontrain.recipe.constraints import KIND
 from reasontrain.recipe.yaml_text import load
 from reasontrain.types import Batch, RunError, UserError
@@ -68,7 +68,7 @@ def rules_beside(recipe: Recipe | None, recorded: frozenset[str]) -> list[TokenS
         left_out.append(AdvantageEntropy)
     rules: list[TokenSelection] = [] if isinstance(own, AllTokens) else [own]
     for kind in get_args(SelectionRule):
-        rule = _with_keep_ratio(kind(), getattr(own, "keep_ratio", None))
+        rule = _with_keep_ratio(kind(), as_mapping(own).get("keep_ratio"))
         if kind not in left_out and rule.required_evidence <= recorded:
             rules.append(rule)
     return rules
@@ -76,7 +76,7 @@ def rules_beside(recipe: Recipe | None, recorded: frozenset[str]) -> list[TokenS
 
 def label(rule: TokenSelection) -> str:
     """The kind of a rule, and the settings in which it differs from the defaults."""
-    return " ".join([str(getattr(rule, "kind", type(rule).__name__)), *_changed(rule)])
+    return " ".join([rule.kind, *_changed(rule)])
 
 
 def weights(rule: TokenSelection, batch: Batch) -> Float[Tensor, "B T"] | str:
@@ -93,35 +93,37 @@ def weights(rule: TokenSelection, batch: Batch) -> Float[Tensor, "B T"] | str:
     return torch.where(batch.is_response_BT, weight_BT.float(), 0.0)
 
 
-def _with_keep_ratio(rule: SelectionRule, ratio: object) -> SelectionRule:
-    """The rule with the keep ratio of another one, if both have any."""
-    before = getattr(rule, "keep_ratio", None)
-    if before is None or not isinstance(ratio, float | LinearSchedule):
+def _with_keep_ratio(rule: SelectionRule, ratio: YamlValue) -> TokenSelection:
+    """The rule with the keep ratio of another one, if both have any.
+
+    A constant ratio becomes a schedule that does not change, and a schedule its last ratio.
+    """
+    settings = as_mapping(rule)
+    if ratio is None or "keep_ratio" not in settings:
         return rule
-    if isinstance(before, LinearSchedule) and isinstance(ratio, float):
-        ratio = LinearSchedule(init=ratio, final=ratio)
-    elif isinstance(before, float) and isinstance(ratio, LinearSchedule):
-        ratio = ratio.at(1.0)
-    settings: dict[str, object] = {"keep_ratio": ratio}  # which not every rule of the union has
-    return cast("SelectionRule", replace(rule, **settings))  # type: ignore[arg-type]
+    if isinstance(settings["keep_ratio"], dict) and not isinstance(ratio, dict):
+        ratio = {"init": ratio, "final": ratio}
+    elif isinstance(ratio, dict) and not isinstance(settings["keep_ratio"], dict):
+        ratio = ratio["init"] if ratio["final"] is None else ratio["final"]
+    with_ratio = {"token_selection": {**settings, "keep_ratio": ratio}}
+    return build(_OneRule, with_ratio, "keep_ratio").token_selection
 
 
-def _changed(rule: object) -> Iterator[str]:
-    """Settings that differ from their defaults; `kind` and nested rules by their names."""
-    assert is_dataclass(rule), "a rule is its settings"
+def _changed(rule: TokenSelection) -> Iterator[str]:
+    """Settings that differ from their defaults; nested rules by their names."""
     for field in fields(rule):
-        value = getattr(rule, field.name)
+        value = vars(rule)[field.name]
         default = field.default
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        if field.name == "kind" or value == default:
-            continue
-        shown = label(cast("TokenSelection", value)) if hasattr(value, "kind") else _short(value)
-        yield f"{field.name}={shown}"
+        if field.name != "kind" and value != default:
+            yield f"{field.name}={_short(value)}"
 
 
 def _short(value: object) -> str:
-    """A schedule as its ends; any other setting as it is."""
+    """A schedule as its ends, a rule as its name; any other setting as it is."""
+    if isinstance(value, SelectionRule):
+        return label(value)
     if isinstance(value, LinearSchedule):
         ends = (value.at(0.0), value.at(1.0))
         return "→".join(f"{end:g}" for end in dict.fromkeys(ends))

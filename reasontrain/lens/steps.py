@@ -17,7 +17,7 @@ from reasontrain.lens.rules import label, weights
 from reasontrain.metrics.agreement import kept_evidence, kept_share, overlap
 from reasontrain.recipe import Recipe
 from reasontrain.run.loop import progress_at
-from reasontrain.types import Batch, Stats, UserError
+from reasontrain.types import Batch, Stats
 
 TRAINED = "trained with"
 """The name of the weights that the run recorded, among the rules."""
@@ -86,8 +86,6 @@ def view_step(
         progress=0.0 if recipe is None else progress_at(step - 1, recipe.schedule_steps),
         paired=paired,
     )
-    if paired and len(learned) % 2:
-        raise UserError(f"step {step} has {len(learned)} recorded responses, which are no pairs")
     trained_BT = padded(learned, [r.weight for r in learned], batch.kind_BT.shape[1])
     columns = [_column(TRAINED, trained_BT, batch, trained_BT, rollouts)]
     for rule in rules:

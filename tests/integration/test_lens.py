@@ -13,10 +13,9 @@ import pytest
 from reasontrain.algo.token_selection import Random, Tip, TopEntropy
 from reasontrain.lens import write_lens
 from tests.integration.browser import Tab, chromium
-from tests.lens.conftest import change, record
+from tests.lens.conftest import change, recorder
 
 pytestmark = pytest.mark.integration
-__all__ = ["record"]
 
 NUM = 120
 STEPS = (1, 4, 7)
@@ -35,10 +34,12 @@ def tab() -> Iterator[Tab]:
         yield opened
 
 
-@pytest.fixture
-def page(record) -> Path:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps of 120 rollouts, of which two were dropped; rollout 11 of a step is evil."""
-    run = record("run", Tip(), steps=STEPS, num=NUM, dropped=(2, 9))
+    run = recorder(tmp_path_factory.mktemp("lens"))(
+        "run", Tip(), steps=STEPS, num=NUM, dropped=(2, 9)
+    )
 
     def edit(i: int, row: dict) -> dict[str, object]:
         if i != 11:

@@ -60,6 +60,11 @@ def with_evidence(batch: Batch, names: Iterable[str], seed: int) -> Batch:
 @pytest.fixture
 def record(tmp_path: Path) -> Callable[..., Path]:
     """record(name, rule, ...): a run directory whose token files hold the weights of this rule."""
+    return recorder(tmp_path)
+
+
+def recorder(folder: Path) -> Callable[..., Path]:
+    """A function that writes run directories there; see `record`."""
 
     def write(
         name: str,
@@ -72,7 +77,7 @@ def record(tmp_path: Path) -> Callable[..., Path]:
         paired: bool = False,
         recipe: str = "tip",
     ) -> Path:
-        directory = RunDirectory(tmp_path / name)
+        directory = RunDirectory(folder / name)
         settings = (
             f"name={name}",
             f"seed={SEED}",
