@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         _show,
         _validate,
         _report,
+        _lens,
         _compare,
         _leaderboard,
         _claims,
@@ -504,6 +505,40 @@ def _report(commands: Commands[_CommandParser]) -> None:
         if not recipe.exists():
             raise UserError(f"{options.run_dir} is no run directory: it has no {recipe.name}")
         print(f"wrote {write_report(options.run_dir)[0]}")
+
+    command.set_defaults(run=run)
+
+
+def _lens(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "lens",
+        "Write a page that shows which tokens each selection rule keeps and why: recorded rollouts "
+        "with evidence as colour and several rules side by side.",
+        "reasontrain lens out/tip-tiny --rule top_entropy --rule '{kind: tip, mode: divergence}'",
+    )
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    command.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="a rule beside the recorded weights, as a recipe's token_selection; may be repeated "
+        "(default: every rule whose evidence was recorded, with the run's keep_ratio)",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output directory (default: RUN/lens for one run, ./lens for several)",
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.lens import write_lens
+        from reasontrain.lens.rules import parse_rule
+
+        rules = [parse_rule(text) for text in options.rule]
+        print(f"wrote {write_lens(options.runs, options.out, rules)}")
 
     command.set_defaults(run=run)
 

@@ -196,6 +196,7 @@ def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
             figures=_figures(run),
             measurements=measurements(run),
             token_pages=token_pages(run),
+            lens=_lens(run),
             facts=_facts(run),
         )
     )
@@ -261,6 +262,14 @@ def token_pages(run: RunRecord) -> list[TokenPage]:
     wanted = [(steps[-1], 4)] + [(steps[0], 2)] * (len(steps) > 1) if steps else []
     pages = [show_tokens(step, run.token_files[step], num) for step, num in wanted]
     return [page for page in pages if page]
+
+
+def _lens(run: RunRecord) -> str | None:
+    """The address of the lens from the report; None if it was not written."""
+    if run.directory is None:
+        return None
+    page = RunDirectory(run.directory).lens_page
+    return page.relative_to(run.directory).as_posix() if page.is_file() else None
 
 
 def _accuracy(run: RunRecord) -> Chart | None:

@@ -16,6 +16,7 @@ out/<name>/
   checkpoints/step-N/      the model and the optimizer's state after N steps (see `run.checkpoint`)
   final/                   the model after the last step
   report.html, report.json
+  lens/                    the pages of `reasontrain lens`; lens/index.html is the first
   logs/                    what each process of a cluster printed
   stages/                  links to the outputs of the recipe's stages
   tensorboard/
@@ -139,6 +140,16 @@ class RunDirectory:
     def report_numbers(self) -> Path:
         """The report for programs."""
         return self.path / "report.json"
+
+    @property
+    def lens(self) -> Path:
+        """The folder of the pages of `reasontrain lens`."""
+        return self.path / "lens"
+
+    @property
+    def lens_page(self) -> Path:
+        """The first page of the lens."""
+        return self.lens / "index.html"
 
     @property
     def logs(self) -> Path:
