@@ -224,6 +224,7 @@ class Rollout:
         loss_weight: factor of the loss of each response token; empty if all are 1.
         soft: embeddings of a soft chain of thought.
         concluded: False if the chain of thought was cut at its limit.
+        episode: the conversation with an environment; None without one.
     """
 
     problem: Problem
@@ -245,6 +246,26 @@ class Rollout:
     loss_weight: tuple[float, ...] = ()
     soft: SoftEmbeddings | None = None
     concluded: bool = True
+    episode: Episode | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """The facts of a conversation with an environment that its tokens do not show.
+
+    Attributes:
+        num_turns: turns of the policy.
+        num_observations: observations between them, without the one that `reset` gave.
+        num_cut: how many of these were cut at `observation_tokens`.
+        reward: the sum of the rewards of its turns; None if no turn had one.
+        failure: the way in which a call of the environment failed; None if none did.
+    """
+
+    num_turns: int
+    num_observations: int = 0
+    num_cut: int = 0
+    reward: float | None = None
+    failure: str | None = None
 
 
 class TokenKind(IntEnum):

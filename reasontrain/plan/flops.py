@@ -20,6 +20,7 @@ from torch import Tensor
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.algo.token_selection import unread_evidence
+from reasontrain.data.collate import num_sampled_tokens
 from reasontrain.models import ModelSettings, Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Machine
@@ -83,7 +84,8 @@ class Operations:
         """Operations of sampling.
 
         Every token passes through the trunk once, and the prompt of a group once for the group. The
-        head runs at each response token; a soft token needs one more product, for its mixture.
+        head runs at each sampled token; a soft token needs one more product, for its mixture. The
+        local engine reads a conversation anew at every turn, which is not counted.
         """
         prompt = {rollout.group: len(rollout.prompt_ids) for rollout in rollouts}
         responses = [(len(rollout.prompt_ids), len(rollout.response_ids)) for rollout in rollouts]
@@ -91,7 +93,7 @@ class Operations:
         pairs = sum(map(_seen, prompt.values())) + sum(
             _seen(p + r) - _seen(p) for p, r in responses
         )
-        rows = sum(r for _, r in responses) + sum(
+        rows = num_sampled_tokens(rollouts) + sum(
             kind == TokenKind.SOFT for rollout in rollouts for kind in rollout.kinds
         )
         return trunk(self.job.shape, tokens, pairs) + head(self.job.shape, rows)

@@ -22,6 +22,8 @@ from reasontrain.algo.token_selection import (
     MaxVariance,
     ShuffledWeights,
 )
+from reasontrain.data.prompts import PromptSettings
+from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
 from reasontrain.recipe.history import MovingAverage, StartWeights
@@ -29,7 +31,7 @@ from reasontrain.recipe.learning import LearnSettings, Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import reference_errors
-from reasontrain.recipe.stages import TuneStage
+from reasontrain.recipe.stages import SampleStage, TuneStage
 from reasontrain.recipe.teachers import StoredTeacher, WeightsTeacher
 from reasontrain.tasks import OfflineTask, PairTask, Reward
 
@@ -51,6 +53,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_offload_errors(recipe),
         *_history_errors(recipe),
         *_evaluation_errors(recipe),
+        *_environment_errors(recipe),
     ]
     if recipe.sample is not None:
         errors += _sampling_errors(recipe, recipe.sample)
@@ -272,10 +275,15 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
     """Rewards and advantages in recipes that do not sample or grade."""
     if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
         yield "advantage: demonstrations have no reward; remove it, or add a `sample` section"
-    if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
+    by_verifier = (
+        recipe.sample is not None
+        and not recipe.task.has_own_reward
+        and not recipe.sample.has_environment_reward
+    )
+    if recipe.reward != Reward() and not by_verifier:
         yield (
             "reward: these rewards are for sampled answers that the verifier grades; remove the "
-            "section (a task of kind `python` returns its own rewards)"
+            "section (a task of kind `python`, or an environment, returns its own rewards)"
         )
 
 
@@ -586,6 +594,31 @@ def _evaluation_errors(recipe: Recipe) -> Iterator[str]:
             "checkpoint.best: the best checkpoint is chosen among steps that are both saved and "
             "evaluated; set `checkpoint.every` and `evaluate.every`"
         )
+
+
+def _environment_errors(recipe: Recipe) -> Iterator[str]:
+    """Environments in stages, and turns of a template in prompts without one."""
+    for number, stage in enumerate(recipe.stages):
+        if isinstance(stage, SampleStage) and stage.sample.environment is not None:
+            yield (
+                f"stages.{number}.sample.environment: a stage writes responses of one turn; remove "
+                "it"
+            )
+    placed: list[tuple[str, Sampling, PromptSettings]] = []
+    if recipe.sample is not None:
+        placed.append(("sample.environment", recipe.sample, recipe.prompt))
+    for number, suite in enumerate(recipe.evaluate.suites if recipe.evaluate else ()):
+        key = f"evaluate.suites.{number}.sampling.environment"
+        placed.append((key, suite.sampling, suite.prompt or recipe.prompt))
+    for key, sampling, prompt in placed:
+        environment = sampling.environment
+        if environment is None or environment.role == "inline":
+            continue
+        if prompt.style == "plain":
+            yield (
+                f"{key}.role: `{environment.role}` is a turn of a chat template, and prompts are "
+                "plain; use `role: inline`"
+            )
 
 
 def _names(names: Iterable[str]) -> str:

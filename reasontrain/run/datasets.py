@@ -26,7 +26,7 @@ from reasontrain.models import Description, Policy
 from reasontrain.recipe import Recipe, Suite, UncondTuned
 from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.tasks import OfflineTask, PairTask, Response, Task
+from reasontrain.tasks import OfflineTask, PairTask, Response, Task, grade_episodes
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.problems import GeneratedProblems, check_no_pairs, with_parts
 from reasontrain.types import Problem, Prompt, Rollout, UserError
@@ -167,11 +167,14 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
     """Return a function that adds rewards to rollouts; demonstrations have none."""
     if recipe.sample is None:
         return list
+    environment = recipe.sample.environment
 
     def add_rewards(rollouts: Sequence[Rollout]) -> list[Rollout]:
-        scored = recipe.task.grade(
+        scored = grade_episodes(
+            recipe.task,
             [response_of(rollout) for rollout in rollouts],
             grader,
+            environment,
             recipe.reward,
             answer_format=recipe.task.answer_format,
         )
@@ -197,6 +200,7 @@ def response_of(rollout: Rollout) -> Response:
         truncated=rollout.truncated,
         unfinished=rollout.unfinished,
         answer_start=rollout.answer_start,
+        episode=rollout.episode,
     )
 
 
@@ -221,13 +225,15 @@ def _checked(recipe: Recipe, problems: Sequence[Problem], grader: Grader) -> Seq
     if recipe.sample is None and isinstance(recipe.task, Source):
         check_no_pairs(recipe.task, problems)
     graded = not isinstance(recipe.advantage, NoAdvantage)
+    by_environment = recipe.sample is not None and recipe.sample.has_environment_reward
+    has_own_reward = recipe.task.has_own_reward or by_environment
     problems = with_parts(
         problems,
         bad_rows=recipe.task.bad_rows,
-        answer=graded and not recipe.task.has_own_reward,
+        answer=graded and not has_own_reward,
         solution=recipe.sample is None,
     )
-    recipe.task.check_gradable(problems, grader, required=graded)
+    recipe.task.check_gradable(problems, grader, required=graded and not by_environment)
     return problems
 
 
@@ -354,10 +360,10 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     problems = with_parts(
         task.problems()[: suite.limit],
         bad_rows=task.bad_rows,
-        answer=not task.has_own_reward,
+        answer=not (task.has_own_reward or suite.sampling.has_environment_reward),
         solution=False,
     )
-    task.check_gradable(problems, grader, required=True)
+    task.check_gradable(problems, grader, required=not suite.sampling.has_environment_reward)
     content = json.dumps(
         [
             [problem.id, prompt.prompt_of(problem), problem.answer, *_variables(problem)]
@@ -367,7 +373,10 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     digest = hashlib.sha256(content.encode()).hexdigest()
 
     score = SuiteGrader(
-        task=task, grader=grader, answer_format=suite.answer_format or task.answer_format
+        task=task,
+        grader=grader,
+        answer_format=suite.answer_format or task.answer_format,
+        environment=suite.sampling.environment,
     )
     return SuiteProblems(suite, prompt, problems, score, digest)
 

@@ -20,6 +20,7 @@ from reasontrain.models import Description
 from reasontrain.recipe import AcceptedChange, Recipe
 from reasontrain.run.datasets import EncodedSuite
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.environments import environment_code
 from reasontrain.run.teacher import stored_files
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import Task
@@ -55,6 +56,9 @@ def inputs_of(
     hashes: dict[str, dict[str, str]] = {
         "data": _hashes(_data_files(recipe.task)) | {ENCODED: _encoded(order, written)},
         "reward": _hashes(_reward_files(recipe.task)),
+        "environment": _hashes(
+            environment_code(recipe.sample.environment if recipe.sample else None)
+        ),
         "evidence": _hashes(
             file
             for path in [*map(Path, recipe.evidence.values()), *stored_files(recipe)]
@@ -63,7 +67,8 @@ def inputs_of(
         "tokenizer": {recipe.model.path: _tokenizer_hash(described.tokenizer)},
         "template": {recipe.model.path: _hash([str(described.tokenizer.chat_template)])},
         "suites": {encoded.suite.name: encoded.sha256 for encoded in suites}
-        | _hashes(file for e in suites if e.suite.task for file in _reward_files(e.suite.task)),
+        | _hashes(file for e in suites if e.suite.task for file in _reward_files(e.suite.task))
+        | _hashes(file for e in suites for file in environment_code(e.suite.sampling.environment)),
     }
     for role, model in {"model": recipe.model, **recipe.other_models}.items():
         hashes[role] = {model.path: models.quick_fingerprint(model)}

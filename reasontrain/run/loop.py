@@ -35,6 +35,7 @@ from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
+from reasontrain.metrics.episodes import episode_numbers
 from reasontrain.metrics.rewards import (
     ZERO_STD,
     group_numbers,
@@ -233,7 +234,8 @@ def train_step(run: Run, step: int) -> Stats:
     if "old_logp" in required_evidence and not reuse_sampled_logp:
         stats |= sampler_mismatch(batch)
     # what was sampled took time, whether it has a reward or not
-    stats["sampled_tokens"] = float(sum(len(rollout.response_ids) for rollout in rollouts))
+    stats["sampled_tokens"] = float(num_sampled_tokens(rollouts))
+    stats |= episode_numbers(rollouts)
     if run.graded:  # demonstrations and pairs have no reward
         stats |= reward_mean(rollouts)
     if run.own_reward:
