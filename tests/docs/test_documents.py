@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -350,6 +350,17 @@ def test_reward_functions_of_the_docs_score(page: str) -> None:
     score = names["score"]
     assert callable(score)
     assert [score({"answer": "7"}, text) for text in ("It is 7.", "It is 8.")] == [1.0, 0.0]
+
+
+def test_the_environment_of_the_docs_plays() -> None:
+    (block,) = blocks((ROOT / "docs/environments.md").read_text(), "python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    game = names["Guess"]()
+    assert game.reset({"answer": "7"}) == "You have four guesses."
+    assert game.step("9") == ("Too high.", None, False)
+    assert game.step("what?") == ("Too low.", None, False)
+    assert game.step(" 7 ") == (None, 0.5, True)
 
 
 def test_the_python_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
