@@ -1,5 +1,5 @@
-"""Rules of the source code: layers, one package per heavy dependency, and constructs that are not
-allowed.
+"""Rules of the source code: layers, the packages that may import each heavy dependency, and
+constructs that are not allowed.
 
 Each rule is a function of source text, tested first on a small source that breaks it and then on
 the package. `MAP` is also the order of the table of packages in README and CONTRIBUTING (see

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from trl import GRPOTrainer
+from peft import LoraConfig
+from trl import DPOTrainer, GRPOTrainer, SFTTrainer
 
 from reasontrain.algo import objectives
 from reasontrain.algo.loss_aggregation import LossAggregation
@@ -48,6 +49,31 @@ def test_sft(
     trainer = trainers.sft(tmp_path, options, token_selection=rule, aggregation=aggregation)
     result = trainers.collated_step(trainer, trainers.sft_rows(data()), 2)
     assert_same(result, own_step(data(), rule, objectives.Nll(), aggregation))
+
+
+def test_sft_on_packed_sequences(tmp_path: Path) -> None:
+    options = {"packing": True, "max_length": 40}
+    trainer = trainers.sft(tmp_path, options, token_selection=HALF)
+    packed = list(trainer.train_dataset)
+    assert max(len(row["seq_lengths"]) for row in packed) > 1
+    result = trainers.collated_step(trainer, packed, 1)
+    assert_same(result, own_step(data(), HALF, objectives.Nll(), "token_mean"))
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_adapters(kind: str, tmp_path: Path) -> None:
+    """All tokens are TRL's own loss; DPO's reference is the policy with its adapters off."""
+    options = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6}
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    build, cls, rows, aggregation = {
+        "sft": (trainers.sft, SFTTrainer, trainers.sft_rows(data()), "token_mean"),
+        "dpo": (trainers.dpo, DPOTrainer, trainers.dpo_rows(pair_data()), "pair_mean"),
+    }[kind]
+    more = {"peft_config": lora} | ({"ref_model": None} if kind == "dpo" else {})
+    trainer = build(tmp_path, options, token_selection=AllTokens(), aggregation=aggregation, **more)
+    result = trainers.collated_step(trainer, rows, 6)
+    peer = build(tmp_path, options, cls=cls, **more)
+    assert_same(result, trainers.collated_step(peer, rows, 6))
 
 
 def test_sft_with_a_reference(tmp_path: Path) -> None:

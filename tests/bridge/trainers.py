@@ -91,11 +91,10 @@ def dpo(
 ) -> Trainer:
     return cls(
         model=saved(directory).model,
-        ref_model=policy(seed=FROZEN).model,
         args=DPOConfig(**settings(directory, beta=0.1) | options),
         train_dataset=Dataset.from_list([{"prompt": "1", "chosen": "2", "rejected": "3"}]),
         processing_class=tokenizer(),
-        **more,
+        **{"ref_model": policy(seed=FROZEN).model} | more,
     )
 
 
