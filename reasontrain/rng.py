@@ -31,7 +31,9 @@ class Stream(IntEnum):
     RANDOM_TOKENS = 0x5E1E_0001
     SHUFFLED_WEIGHTS = 0x5E1E_0002
     TIP_DRAWS = 0x5E1E_0003
+    CLIP_COV = 0x5E1E_0C0F
     ROLLOUT_FILTER = 0x5E1E_0D35
+    REFILL = 0x0D0A_0002
 
 
 def _signed(value: int) -> int:

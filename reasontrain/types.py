@@ -291,7 +291,8 @@ class BatchTotals:
     """Totals of a whole optimiser step over all ranks; the only denominators of a loss.
 
     `sampled_*` are totals before the rollout filter. Fractional weights do not change a total: a
-    token counts as kept if its weight is not zero. See `algo.loss_aggregation`.
+    token counts as kept if its weight is not zero. `max_response_tokens` is the limit of a
+    response, `sample.max_tokens`, and 0 for written responses. See `algo.loss_aggregation`.
     """
 
     rollouts: int
@@ -301,6 +302,7 @@ class BatchTotals:
     kept_rollouts: int
     kept_tokens: int
     pairs: int = 0
+    max_response_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,10 +312,12 @@ class Batch(_EvidenceColumns):
     A batch lives on the driver and holds one number per token or rollout: nothing is as wide as V
     or D. `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and
     `step` the step's number, for random rules. `correct_B` are the verdicts, None if a rollout has
-    none. `loss_weight_BT` multiplies the weights of the selection (see `weighted`); None if it is 1
-    everywhere. `token_order_BT` orders tokens by (rollout, position) in every layout and serves to
-    break ties. `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of
-    prompts.
+    none. `advantage_BT` are advantages of tokens, which replace those of their rollouts in the
+    loss; None if all tokens of a rollout have its own. `penalty_BT` are factors of a penalty, for
+    objectives that choose its tokens in the whole step (`objectives.kl_cov`). `loss_weight_BT`
+    multiplies the weights of the selection (see `weighted`); None if it is 1 everywhere.
+    `token_order_BT` orders tokens by (rollout, position) in every layout and serves to break ties.
+    `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of prompts.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -324,11 +328,14 @@ class Batch(_EvidenceColumns):
     reward_B: Float[Tensor, " B"]
     advantage_B: Float[Tensor, " B"]
     correct_B: Bool[Tensor, " B"] | None = None
+    advantage_BT: Float[Tensor, "B T"] | None = None
+    penalty_BT: Float[Tensor, "B T"] | None = None
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
     loss_weight_BT: Float[Tensor, "B T"] | None = None
     pair_B: Int[Tensor, " B"] | None = None
     sampled_rollouts: int = 0
     sampled_tokens: int = 0
+    max_response_tokens: int = 0
     progress: float = 0.0
     seed: int = 0
     step: int = 0
@@ -369,6 +376,7 @@ class Batch(_EvidenceColumns):
             kept_rollouts=int(kept_BT.any(1).sum()),
             kept_tokens=int(kept_BT.sum()),
             pairs=0 if self.pair_B is None else len(self.pair_B) // 2,
+            max_response_tokens=self.max_response_tokens,
         )
 
     def with_evidence(self, columns: Mapping[str, Float[Tensor, "B T"]]) -> Batch:
@@ -386,6 +394,8 @@ class Batch(_EvidenceColumns):
                 for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B")
             },
             evidence={name: column[index_K] for name, column in self.evidence.items()},
+            advantage_BT=None if self.advantage_BT is None else self.advantage_BT[index_K],
+            penalty_BT=None if self.penalty_BT is None else self.penalty_BT[index_K],
             loss_weight_BT=None if self.loss_weight_BT is None else self.loss_weight_BT[index_K],
             pair_B=None if self.pair_B is None else self.pair_B[index_K],
             correct_B=None if self.correct_B is None else self.correct_B[index_K],
@@ -399,6 +409,7 @@ class TokenFields(_EvidenceColumns):
     _shape: ClassVar[str] = "N"
     ids_N: Int[Tensor, " N"]
     advantage_N: Float[Tensor, " N"]
+    penalty_N: Float[Tensor, " N"] | None = None
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, rows: slice | Bool[Tensor, " N"] | Int[Tensor, " M"]) -> TokenFields:
@@ -413,6 +424,7 @@ class TokenFields(_EvidenceColumns):
         return TokenFields(
             ids_N=change(self.ids_N),
             advantage_N=change(self.advantage_N),
+            penalty_N=None if self.penalty_N is None else change(self.penalty_N),
             evidence={name: change(column) for name, column in self.evidence.items()},
         )
 

@@ -44,6 +44,7 @@ ALGORITHMS = {
         "sampled_token_mean",
         "seq_mean_token_mean",
         "seq_mean_token_sum",
+        "seq_mean_token_sum_norm",
         "token_mean",
     ),
     "token_selection.scores.soft_or": ("overconfidence", "soft_or"),

@@ -80,7 +80,7 @@ def policy(
 
 
 def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOCABULARY) -> Batch:
-    """Rollouts of many lengths in groups of two, with rewards, advantages and old log-probs."""
+    """Rollouts of many lengths in groups of two, with rewards, advantages and some evidence."""
     draw = torch.Generator().manual_seed(seed)
     kind_BT = torch.zeros(num, width, dtype=torch.long)
     for row in range(num):
@@ -102,6 +102,8 @@ def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOC
         {
             "old_logp": -3 - torch.rand(num, width, generator=draw),
             "ref_logp": -3 - torch.rand(num, width, generator=draw),
+            "teacher_logp": -3 - torch.rand(num, width, generator=draw),
+            "teacher_entropy": 2 * torch.rand(num, width, generator=draw),
         }
     )
 

@@ -24,6 +24,7 @@ LossAggregation = Literal[
     "response_token_mean",
     "sampled_token_mean",
     "seq_mean_token_sum",
+    "seq_mean_token_sum_norm",
     "pair_mean",
 ]
 
@@ -82,6 +83,17 @@ def seq_mean_token_sum(
     return weight_BT / max(totals.rollouts, 1)
 
 
+def seq_mean_token_sum_norm(
+    weight_BT: Float[Tensor, "B T"], totals: BatchTotals
+) -> Float[Tensor, "B T"]:
+    """Sum over a rollout's tokens, divided by `sample.max_tokens`, then mean over rollouts.
+
+    Dr. GRPO, arXiv 2503.20783, section 3.2: every token of every rollout counts the same, and a
+    long wrong answer is not punished less per token than a short one. TRL's `dr_grpo`.
+    """
+    return weight_BT / max(totals.rollouts, 1) / max(totals.max_response_tokens, 1)
+
+
 def pair_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
     """Mean over preference pairs (cDPO)."""
     return weight_BT / max(totals.pairs, 1)
@@ -93,6 +105,7 @@ LOSS_AGGREGATIONS: Mapping[LossAggregation, LossAggregationFn] = {
     "response_token_mean": response_token_mean,
     "sampled_token_mean": sampled_token_mean,
     "seq_mean_token_sum": seq_mean_token_sum,
+    "seq_mean_token_sum_norm": seq_mean_token_sum_norm,
     "pair_mean": pair_mean,
 }
 """Every loss aggregation by the name that recipes use."""

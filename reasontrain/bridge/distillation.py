@@ -19,16 +19,12 @@ from trl.trainer.utils import (
 )
 
 from reasontrain import vocab
-from reasontrain.algo.evidence import statistics
+from reasontrain.algo.evidence import EVIDENCE, statistics
 from reasontrain.bridge.fused_head import scoring
 from reasontrain.bridge.generated import SelectsGeneratedTokens, is_trained
 from reasontrain.bridge.selection import LOSS_WEIGHT, Inputs
 
-_STATISTICS = statistics(
-    ("entropy", "old_logp", "kl_reverse", "kl_forward", "compatibility", "disagreement"),
-    "policy",
-    "teacher",
-)
+_STATISTICS = statistics(EVIDENCE, "policy", "teacher")
 """Evidence -> the statistic of both models' next-token distributions that measures it."""
 
 

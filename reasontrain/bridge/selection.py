@@ -16,15 +16,20 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS, LossAggregation
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllTokens,
+    ClipCov,
+    Contrast,
     HasMetrics,
-    ShuffledWeights,
+    Paced,
+    Stapo,
+    TisDpo,
     TokenSelection,
+    unshuffled,
 )
 from reasontrain.algo.token_selection.rules import evidence_at
 from reasontrain.bridge.contract import check_trl
 from reasontrain.bridge.layout import StepTokens, TrainerTokens, joined
 from reasontrain.recipe import RecipeError, YamlValue, build
-from reasontrain.recipe.constraints import KIND
+from reasontrain.recipe.constraints import KIND_OR_PLUGIN
 from reasontrain.types import Batch, UserError, listed
 
 if TYPE_CHECKING:
@@ -48,7 +53,7 @@ _REMEDIES = {
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
     loss_aggregation: LossAggregation
-    token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
+    token_selection: Annotated[TokenSelection, KIND_OR_PLUGIN] = field(default_factory=AllTokens)
 
 
 class SelectsTokens(Trainer):
@@ -189,12 +194,22 @@ class SelectsTokens(Trainer):
 
     def _refuse_rule(self) -> None:
         """Refuse a rule that reads what rollouts of this trainer do not have."""
-        rule = self.token_selection
-        inner = rule.of if isinstance(rule, ShuffledWeights) else rule
-        if isinstance(inner, AdvantageEntropy) and not self.has_advantages:
+        rule = unshuffled(self.token_selection)
+        name = self.trainer.__name__
+        if isinstance(rule, AdvantageEntropy | Stapo | ClipCov) and not self.has_advantages:
             raise UserError(
-                f"token_selection: {inner.kind} compares advantages, and {self.trainer.__name__} "
-                "has none; use top_entropy, or GRPOTrainer"
+                f"token_selection: {rule.kind} compares advantages, and {name} has none; use "
+                "another rule, or GRPOTrainer"
+            )
+        if isinstance(rule, Contrast | TisDpo) and not self.paired:
+            raise UserError(
+                f"token_selection: {rule.kind} weighs the two sides of a pair, and {name} has no "
+                "pairs; use another rule, or DPOTrainer"
+            )
+        if isinstance(rule, Paced):
+            raise UserError(
+                f"token_selection: {rule.kind} reads which rollouts are right, and {name} does not "
+                "pass that on; use a recipe"
             )
 
     def _refuse_missing_evidence(self) -> None:

@@ -32,7 +32,7 @@ ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
 
 PRINTING = {
     *("plan", "show", "grade", "compare"),
-    *("doctor", "recipes", "suites", "launch", "schema", "completion"),
+    *("doctor", "recipes", "suites", "launch", "new", "schema", "completion"),
 }
 """Commands whose standard output is their result."""
 
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
         _recipes,
         _suites,
         _launch,
+        _new,
         _schema,
         _completion,
     ):
@@ -821,6 +822,26 @@ def _launch(commands: Commands[_CommandParser]) -> None:
         from reasontrain.cli.resources import copy_launch_scripts
 
         for path in copy_launch_scripts(options.names, options.to, overwrite=options.force):
+            print(path)
+
+    command.set_defaults(run=run)
+
+
+def _new(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "new",
+        "Write a template repository for a plug-in: a selection rule, its test and a recipe.",
+        "reasontrain new plugin my-rule",
+    )
+    command.add_argument("what", choices=("plugin",))
+    command.add_argument("name", metavar="NAME", help="name of the package, such as my-rule")
+    _destination(command)
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.new import new_plugin
+
+        for path in new_plugin(options.name, options.to, overwrite=options.force):
             print(path)
 
     command.set_defaults(run=run)

@@ -191,7 +191,12 @@ class MicroBatchTokens:
         """The batch's columns at these tokens, as objectives read them."""
         return TokenFields(
             ids_N=self.of(batch.ids_BT),
-            advantage_N=batch.advantage_B[self.rollout_N],
+            advantage_N=(
+                batch.advantage_B[self.rollout_N]
+                if batch.advantage_BT is None
+                else self.of(batch.advantage_BT)
+            ),
+            penalty_N=None if batch.penalty_BT is None else self.of(batch.penalty_BT),
             evidence={name: self.of(column_BT) for name, column_BT in batch.evidence.items()},
         )
 

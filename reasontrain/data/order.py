@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from reasontrain import rng
+from reasontrain.rng import Stream
 from reasontrain.types import Prompt
 
 if TYPE_CHECKING:
@@ -27,20 +28,25 @@ class Order:
     seed: int
     tokenizer: PreTrainedTokenizerBase
 
-    def at(self, step: int) -> list[Prompt]:
-        """The prompts of this step."""
+    def at(self, step: int, refill: int = 0) -> list[Prompt]:
+        """The prompts of this step, or those of round `refill`, from 1, which refills it.
+
+        Every round has permutations of its own, so one of its prompts may also be among those of
+        another round or step nearby.
+        """
         first = step * self.per_step
         size = len(self.prompts)
         places = range(first, first + self.per_step)
         # One step can cross the end of an epoch, or hold several epochs of few prompts.
         permuted = {
-            epoch: self._permutation(epoch) for epoch in {place // size for place in places}
+            epoch: self._permutation(epoch, refill) for epoch in {place // size for place in places}
         }
         return [self.prompts[permuted[place // size][place % size]] for place in places]
 
-    def _permutation(self, epoch: int) -> list[int]:
+    def _permutation(self, epoch: int, refill: int) -> list[int]:
         """The permutation of one epoch."""
+        key = (self.seed, Stream.REFILL, refill, epoch) if refill else (self.seed, epoch)
         order: list[int] = torch.argsort(
-            rng.uniform(self.seed, epoch, torch.arange(len(self.prompts))), stable=True
+            rng.uniform(*key, torch.arange(len(self.prompts))), stable=True
         ).tolist()
         return order

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from reasontrain import models
+from reasontrain.algo.custom_evidence import declare_custom
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.data.stored_top_k import TopKStore
 from reasontrain.learner.engine import PlainEngine, TrainingEngine
@@ -43,6 +44,7 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     `teacher` replaces the recipe's, if it runs in another process.
     Ranks join their process group before (see `distributed`).
     """
+    declare_custom(recipe.custom_evidence)  # this process may not have read the recipe
     # Frozen models come first: divided among ranks they leave room for the policy, whose own files
     # are then read.
     if teacher is None and recipe.teacher_model is not None:

@@ -165,7 +165,8 @@ class Observer:
         for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
             kept_N, hidden_ND = self.teacher_hidden[int(batch.rollout_B[index])]
             token_N = tokens.token_N[tokens.local_N == local]
-            parts.append(hidden_ND[torch.searchsorted(kept_N, token_N).to(hidden_ND.device)])
+            place_N = torch.searchsorted(kept_N, token_N)
+            parts.append(hidden_ND[place_N.to(hidden_ND.device, non_blocking=True)])
         return torch.cat(parts)
 
     @torch.no_grad()

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import vocab
-from reasontrain.algo.objectives import Objective, SequenceObjective
+from reasontrain.algo.objectives import KlCov, Objective, SequenceObjective
+from reasontrain.algo.objectives.reference_kl import ReferenceKl
 from reasontrain.data.micro_batches import (
     MicroBatch,
     MicroBatchTokens,
@@ -158,15 +159,15 @@ class PolicyLearner:
         self._start_timing(batch)
         totals = batch.totals(weight_BT)
         mini_batches = self.mini_batches(batch)
-        loss_weights = [
-            _loss_weights(batch, weight_BT, objective, loss_aggregation, mini_batch.index_M)
+        terms = [
+            _loss_terms(batch, weight_BT, objective, loss_aggregation, mini_batch.index_M)
             for mini_batch in mini_batches
         ]
         updates: list[Stats] = []
         has_loss: list[bool] = []
         for _ in range(self.settings.epochs_per_batch):
-            for mini_batch, loss_weight_BT in zip(mini_batches, loss_weights, strict=True):
-                stats = self._accumulate(batch, weight_BT, loss_weight_BT, objective, mini_batch)
+            for mini_batch, (part, loss_weight_BT) in zip(mini_batches, terms, strict=True):
+                stats = self._accumulate(part, weight_BT, loss_weight_BT, objective, mini_batch)
                 has_loss.append(bool((loss_weight_BT != 0).any()))
                 updates.append(stats | self._update(len(updates), has_loss=has_loss[-1]))
         self.observer.forget()
@@ -225,7 +226,7 @@ class PolicyLearner:
             torch.arange(len(batch.rollout_B)),
             [micro for part in self.mini_batches(batch) for micro in part.micro_batches],
         )
-        loss_weight_BT = _loss_weights(
+        batch, loss_weight_BT = _loss_terms(
             batch, weight_BT, objective, loss_aggregation, mini_batch.index_M
         )
         return self._accumulate(batch, weight_BT, loss_weight_BT, objective, mini_batch)
@@ -470,6 +471,44 @@ def combined(updates: Sequence[Stats], has_loss: Sequence[bool]) -> Stats:
             if name not in ("skipped", "nonfinite_in_a_row")
         }
     return stats
+
+
+def _loss_terms(
+    batch: Batch,
+    weight_BT: Float[Tensor, "B T"],
+    objective: Objective,
+    loss_aggregation: LossAggregationFn,
+    index_M: Int[Tensor, " M"],
+) -> tuple[Batch, Float[Tensor, "B T"]]:
+    """The advantages and the factor of each loss in the loss of one optimiser step.
+
+    Penalties may be at all response tokens, and the policy gradient at those that are selected. As
+    the latter is proportional to the advantage, tokens then have the factor of the penalty, and
+    their advantages what is left of the selection's: nothing, if they are not selected.
+
+    Args:
+        batch: the rollouts of the step.
+        weight_BT: the selection's weight of each token.
+        objective: its `penalised_tokens` decides.
+        loss_aggregation: divides by totals of the optimiser step.
+        index_M: the rollouts of that optimiser step, over all ranks.
+
+    Returns:
+        The batch, with what the objective reads of the whole step, and the factors (see
+        `_loss_weights`).
+    """
+    parts = (objective, loss_aggregation, index_M)
+    loss_weight_BT = _loss_weights(batch, weight_BT, *parts)
+    if isinstance(objective, KlCov):
+        batch = replace(batch, penalty_BT=objective.penalty(batch))
+    if not (isinstance(objective, ReferenceKl) and objective.penalises_all):
+        return batch, loss_weight_BT
+    every_BT = batch.weighted(batch.is_response_BT.to(weight_BT.dtype))
+    every_BT = _loss_weights(batch, every_BT, *parts)
+    share_BT = torch.where(every_BT != 0, loss_weight_BT.double() / every_BT, 0.0)
+    advantage_BT = batch.advantage_B[:, None] if batch.advantage_BT is None else batch.advantage_BT
+    advantage_BT = (advantage_BT * share_BT).to(batch.advantage_B.dtype)
+    return replace(batch, advantage_BT=advantage_BT), every_BT
 
 
 def _loss_weights(

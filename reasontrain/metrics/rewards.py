@@ -33,20 +33,22 @@ def reward_mean(rollouts: Sequence[Rollout]) -> Stats:
 
 
 def own_reward_numbers(rollouts: Sequence[Rollout]) -> Stats:
-    """Metrics of an own reward function over a step.
-
-    They are the number of rollouts without a reward, of calls that failed and of those that
-    exceeded their time, and the mean of each number that the function returned, over the rollouts
-    that have it.
-    """
+    """Numbers of rollouts without a reward, of calls that failed, and of those that timed out."""
     failures = [rollout.reward_failure for rollout in rollouts]
-    stats: Stats = {
+    return {
         "rewards_missing": float(sum(rollout.reward is None for rollout in rollouts)),
         "reward_errors": float(sum(failure is not None for failure in failures)),
         "reward_timeouts": float(failures.count("timeout")),
     }
+
+
+def part_numbers(rollouts: Sequence[Rollout]) -> Stats:
+    """The mean of each number beside the reward, over the rollouts that have it.
+
+    They are those that an own reward function returned, and the penalty of long responses.
+    """
     parts = defaultdict[str, list[float]](list)
     for rollout in rollouts:
         for name, value in rollout.reward_parts.items():
             parts[name].append(value)
-    return stats | {f"reward/{name}": sum(of) / len(of) for name, of in sorted(parts.items())}
+    return {f"reward/{name}": sum(of) / len(of) for name, of in sorted(parts.items())}

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import SequenceObjective
+from reasontrain.algo.objectives.reference_kl import ReferenceKl
 from reasontrain.algo.token_selection import unread_evidence
 from reasontrain.models import ModelSettings, Shape
 from reasontrain.plan import shape as shapes
@@ -110,8 +111,7 @@ class Operations:
             "history": job.shape if job.history is None else job.history.shape,
         }
         recipe = job.recipe
-        others = recipe.objective.required_evidence
-        unread = unread_evidence(recipe.token_selection, others, batch.progress)
+        unread = unread_evidence(recipe.token_selection, recipe.loss_evidence, batch.progress)
         observed = job.observed & forward_passes(recipe.measured_evidence - unread)
         total = math.fsum(
             trunk(shape, *extent) + head(shape, rows)
@@ -131,6 +131,8 @@ class Operations:
         job = self.job
         objective = self.job.recipe.objective
         kept_BT = weight_BT != 0
+        if isinstance(objective, ReferenceKl) and objective.penalises_all:
+            kept_BT = batch.is_response_BT
         # Sequence objectives need whole responses, and project them again in backward.
         if isinstance(objective, SequenceObjective):
             whole_BT = (

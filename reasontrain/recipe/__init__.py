@@ -11,6 +11,7 @@ from reasontrain.recipe.engines import (
 )
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
+from reasontrain.recipe.plugins import folder_of
 from reasontrain.recipe.read import (
     apply_overrides,
     as_mapping,
@@ -36,6 +37,7 @@ from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.stage_references import OUTPUTS, SCHEME, references, split
 from reasontrain.recipe.stages import (
     ContrastStage,
+    LogRatioStage,
     PairsStage,
     ReferenceStage,
     SampleStage,
@@ -67,6 +69,7 @@ __all__ = [
     "History",
     "LearnSettings",
     "LocalEngine",
+    "LogRatioStage",
     "MovingAverage",
     "Muon",
     "PairsStage",
@@ -101,6 +104,7 @@ __all__ = [
     "as_yaml",
     "build",
     "changed_keys",
+    "folder_of",
     "is_due",
     "json_schema",
     "read_recipe",

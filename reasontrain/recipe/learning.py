@@ -76,7 +76,7 @@ class LearnSettings:
             may be truncated from its distribution. `auto` takes the sampler's if rollouts are
             sampled one step ahead (`cluster.overlap`), where the ratio corrects for that, or if the
             model computes in float32, the ratio is of tokens and there is one update per batch;
-            otherwise the learner's.
+            otherwise, and with a `correction`, the learner's.
         max_nonfinite: number of consecutive optimiser steps with a non-finite gradient after which
             the run stops; each of them is skipped.
         updates_per_batch: optimiser steps on each batch.

@@ -87,6 +87,7 @@ AcceptedChange = Literal[
     "data",
     "reward",
     "evidence",
+    "plugin",
     "model",
     "tokenizer",
     "template",
@@ -105,9 +106,9 @@ class ResumeSettings:
 
     A run is refused if files, weights or code that its steps depend on have changed since its first
     step, unless `accept` names their role: `data` (rows of the task), `reward` (the file of an own
-    reward), `evidence` (stored columns), `model`, `teacher`, `reference` and `history` (weights),
-    `tokenizer`, `template` and `suites`. `schedule` accepts that schedules span a new number of
-    `steps`.
+    reward), `evidence` (stored columns), `plugin` (files of plug-ins), `model`, `teacher`,
+    `reference` and `history` (weights), `tokenizer`, `template` and `suites`. `schedule` accepts
+    that schedules span a new number of `steps`.
     """
 
     accept: tuple[AcceptedChange, ...] = ()

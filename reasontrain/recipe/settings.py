@@ -6,14 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.correction import Correction, NoCorrection
+from reasontrain.algo.custom_evidence import CustomEvidence, EvidencePlugin, with_inputs
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.loss_aggregation import LossAggregation
 from reasontrain.algo.objectives import Objective, SequenceObjective
+from reasontrain.algo.reward_shaping import OneReward, Overlong, RewardCombination
+from reasontrain.algo.token_advantage import RolloutAdvantage, TokenAdvantage
 from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
 from reasontrain.recipe.cluster import Cluster
-from reasontrain.recipe.constraints import KIND, Name, Seed
+from reasontrain.recipe.constraints import KIND, KIND_OR_PLUGIN, Name, Seed
 from reasontrain.recipe.engines import EngineSettings, LocalEngine
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
@@ -36,14 +40,17 @@ class Recipe:
     """A whole run: model, task, evidence, token selection, objective and number of steps.
 
     `baseline` names the run in the same `out` that the report compares with. `evidence` maps a kind
-    of evidence to a file that holds it (see `data.stored_evidence`). `stages` run first, in order.
+    of evidence to a file that holds it (see `data.stored_evidence`), or to `column:NAME`, a column
+    of the data with a list of numbers, one per token or per character of the response (see
+    `data.evidence_columns`); a new name it maps to the plug-in that computes it. `stages` run
+    first, in order.
     """
 
     name: Name
     steps: AtLeastOne
     model: ModelSettings
     task: Annotated[TaskSettings, KIND]
-    objective: Annotated[Objective, KIND]
+    objective: Annotated[Objective, KIND_OR_PLUGIN]
     loss_aggregation: LossAggregation
     learn: LearnSettings
     seed: Seed = 0
@@ -57,15 +64,19 @@ class Recipe:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     reward: Reward = field(default_factory=Reward)
-    advantage: Annotated[Advantage, KIND] = field(default_factory=NoAdvantage)
-    rollout_filter: Annotated[RolloutFilter, KIND] = field(default_factory=AllRollouts)
-    token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
+    advantage: Annotated[Advantage, KIND_OR_PLUGIN] = field(default_factory=NoAdvantage)
+    reward_combination: Annotated[RewardCombination, KIND] = field(default_factory=OneReward)
+    overlong: Overlong | None = None
+    token_advantage: Annotated[TokenAdvantage, KIND] = field(default_factory=RolloutAdvantage)
+    correction: Annotated[Correction, KIND] = field(default_factory=NoCorrection)
+    rollout_filter: Annotated[RolloutFilter, KIND_OR_PLUGIN] = field(default_factory=AllRollouts)
+    token_selection: Annotated[TokenSelection, KIND_OR_PLUGIN] = field(default_factory=AllTokens)
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     resume: ResumeSettings = field(default_factory=ResumeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
     cluster: Cluster | None = None
-    evidence: dict[str, str] = field(default_factory=dict)
+    evidence: dict[str, str | EvidencePlugin] = field(default_factory=dict)
     stages: tuple[Annotated[Stage, KIND], ...] = ()
 
     @property
@@ -75,8 +86,31 @@ class Recipe:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Evidence that the selection rule and the objective read."""
-        return self.token_selection.required_evidence | self.objective.required_evidence
+        """Evidence that the selection rule and the loss read, and what it is computed from."""
+        return with_inputs(
+            self.token_selection.required_evidence | self.loss_evidence, self.custom_evidence
+        )
+
+    @property
+    def loss_evidence(self) -> frozenset[str]:
+        """Evidence that the loss reads: the objective and what makes its advantages."""
+        return (
+            self.objective.required_evidence
+            | self.token_advantage.required_evidence
+            | self.correction.required_evidence
+        )
+
+    @property
+    def stored_evidence(self) -> dict[str, str]:
+        """The files and columns that hold evidence, by its name."""
+        return {name: file for name, file in self.evidence.items() if isinstance(file, str)}
+
+    @property
+    def custom_evidence(self) -> dict[str, CustomEvidence]:
+        """The evidence that plug-ins compute, by its name."""
+        return {
+            name: custom for name, custom in self.evidence.items() if not isinstance(custom, str)
+        }
 
     @property
     def reuses_sampled_logp(self) -> bool:
@@ -90,7 +124,7 @@ class Recipe:
             return False
         if self.learn.old_logp != "auto":
             return self.learn.old_logp == "sampler"
-        if self.learn.updates_per_batch > 1 or "sampled_logp" in self.objective.required_evidence:
+        if self.learn.updates_per_batch > 1 or "sampled_logp" in self.loss_evidence:
             return False
         if self.cluster is not None and self.cluster.overlap:
             return True

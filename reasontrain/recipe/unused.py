@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from reasontrain.algo.evidence import from_sources
+from reasontrain.algo.objectives.reference_kl import ReferenceKl
 from reasontrain.data.files import Source
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Importance
@@ -25,6 +26,7 @@ def unused_settings(recipe: Recipe) -> list[str]:
     return [
         *_unused_models(recipe),
         *_unused_learning(recipe),
+        *_unused_penalties(recipe),
         *_unused_processes(recipe),
         *_unused_sources(recipe),
         *_unused_sampling(recipe),
@@ -79,6 +81,17 @@ def _unused_learning(recipe: Recipe) -> Iterator[str]:
         yield "track.project: `track.service` names no service"
     if track.tokens_rollouts != TrackSettings().tokens_rollouts and not track.tokens_every:
         yield "track.tokens_rollouts: `track.tokens_every` is 0"
+
+
+def _unused_penalties(recipe: Recipe) -> Iterator[str]:
+    objective = recipe.objective
+    if not isinstance(objective, ReferenceKl):
+        return
+    default = ReferenceKl()
+    if objective.kl_estimator != default.kl_estimator and not objective.reference_kl:
+        yield "objective.kl_estimator: `reference_kl` is 0"
+    if objective.penalised_tokens != default.penalised_tokens and not objective.penalises:
+        yield "objective.penalised_tokens: the objective has no penalty"
 
 
 def _learning(recipe: Recipe) -> Iterator[tuple[str, LearnSettings]]:

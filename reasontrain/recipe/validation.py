@@ -12,15 +12,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.correction import NoCorrection
+from reasontrain.algo.custom_evidence import CustomEvidence
 from reasontrain.algo.evidence import EVIDENCE, from_sources
-from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
+from reasontrain.algo.objectives import Objective, SequenceObjective, SoftReinforce
+from reasontrain.algo.reward_shaping import KNOWN_NUMBERS, OneReward, WeightedRewards
 from reasontrain.algo.rollout_filter import filters_of
+from reasontrain.algo.rollout_filter.gfpo import Gfpo
 from reasontrain.algo.rollout_filter.random import RandomRollouts
+from reasontrain.algo.token_advantage import RolloutAdvantage
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllRollouts,
+    ClipCov,
     MaxVariance,
-    ShuffledWeights,
+    Paced,
+    SelecTkd,
+    Stapo,
+    TokenSelection,
+    unshuffled,
 )
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
@@ -41,9 +51,11 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_teacher_errors(recipe),
         *_update_errors(recipe),
         *_old_logp_errors(recipe),
+        *_correction_errors(recipe),
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
+        *_solve_rate_errors(recipe),
         *_answer_format_errors(recipe),
         *_filter_errors(recipe),
         *_cluster_errors(recipe),
@@ -55,6 +67,35 @@ def validation_errors(recipe: Recipe) -> list[str]:
     if recipe.sample is not None:
         errors += _sampling_errors(recipe, recipe.sample)
     return errors
+
+
+def custom_evidence_errors(recipe: Recipe) -> list[str]:
+    """Errors of the names of evidence that plug-ins compute or read, as `key: reason and remedy`.
+
+    All other rules look evidence up by its name, so they are checked after these.
+    """
+    known = {name for name, row in EVIDENCE.items() if row.source != "plugin"}
+    errors = []
+    for name, custom in recipe.custom_evidence.items():
+        if name in known:
+            errors.append(f"evidence.{name}: is the name of a built-in kind of evidence; rename it")
+        elif not name.isidentifier():
+            errors.append(f"evidence.{name}: is no name; use letters, digits and `_`")
+        errors += _unknown_evidence(f"evidence.{name}", custom, known)
+        known.add(name)
+    errors += _unknown_evidence("token_selection", recipe.token_selection, known)
+    errors += _unknown_evidence("objective", recipe.objective, known)
+    return errors
+
+
+def _unknown_evidence(
+    key: str, reader: TokenSelection | Objective | CustomEvidence, known: set[str]
+) -> Iterator[str]:
+    if unknown := reader.required_evidence - known:
+        yield (
+            f"{key}: {reader.kind} requires the evidence {_names(unknown)}, which does not exist, "
+            f"or stands below it in `evidence`; there is {_names(known)}"
+        )
 
 
 def image_errors(recipe: Recipe) -> list[str]:
@@ -96,7 +137,7 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
     if recipe.teacher is None:
         if objective.needs_teacher:
             yield f"teacher: the objective {objective.kind} needs a teacher; set `teacher.path`"
-        elif divergences := from_sources(required, "teacher"):
+        elif divergences := from_sources(required - recipe.evidence.keys(), "teacher"):
             yield (
                 f"teacher: the evidence {_names(divergences)} compares with a teacher; set "
                 f"`teacher.path`"
@@ -119,10 +160,9 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
             f"token_selection: nothing in this recipe provides the evidence {_names(absent)}; name "
             f"its file in `evidence`"
         )
-    if unknown := recipe.evidence.keys() - EVIDENCE.keys():
-        yield (
-            f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(EVIDENCE)}"
-        )
+    known = {name for name, row in EVIDENCE.items() if row.source != "plugin"}
+    if unknown := recipe.stored_evidence.keys() - known:
+        yield f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(known)}"
     if unread := recipe.evidence.keys() & EVIDENCE.keys() - required:
         yield (
             f"evidence: neither {recipe.token_selection.kind} nor {objective.kind} reads "
@@ -133,7 +173,9 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
             f"evidence: {_names(computed)} is not read from a file, but made before the run by the "
             "model of `unconditional`; remove it"
         )
-    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
+    if recipe.stored_evidence and (
+        recipe.sample is not None or not isinstance(recipe.task, OfflineTask)
+    ):
         yield (
             "evidence: stored evidence belongs to written responses; use a task of kind pairs or "
             "rollouts, without `sample`"
@@ -146,11 +188,19 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
     if teacher is None:
         return
     limited = teacher.top_k is not None or not isinstance(teacher, WeightsTeacher)
-    of_all = [name for name in recipe.required_evidence if EVIDENCE[name].needs_all_ids]
+    measured = recipe.required_evidence - recipe.evidence.keys()
+    of_all = [name for name in measured if EVIDENCE[name].needs_all_ids]
     if of_all and limited:
         yield (
             f"teacher: the evidence {_names(of_all)} needs the teacher's probabilities of all ids; "
-            f"use a teacher of kind weights with `top_k: null`, or another token_selection.mode"
+            f"use a teacher of kind weights with `top_k: null`, or a rule and an objective that do "
+            f"not read it"
+        )
+    rule = unshuffled(recipe.token_selection)
+    if isinstance(rule, SelecTkd) and teacher.top_k is not None and rule.top > teacher.top_k:
+        yield (
+            f"token_selection.top: {rule.kind} looks among the teacher's {rule.top} likeliest ids, "
+            f"and it gives {teacher.top_k}; raise teacher.top_k, or lower `top`"
         )
     if isinstance(teacher, StoredTeacher) and recipe.sample is not None:
         yield (
@@ -200,7 +250,7 @@ def _update_errors(recipe: Recipe) -> Iterator[str]:
         yield (
             f"learn.updates_per_batch: {objective.kind} is right only for rollouts of the weights "
             f"that it updates, and after the first update of a batch they are of older ones; use "
-            f"grpo or gspo, whose ratio corrects for that, or one update"
+            f"grpo, gspo or cispo, whose ratio corrects for that, or one update"
         )
     if recipe.cluster is not None and recipe.cluster.overlap:
         yield (
@@ -218,11 +268,23 @@ def _old_logp_errors(recipe: Recipe) -> Iterator[str]:
             "learn.old_logp: with top_p, top_k or min_p the sampler draws from another "
             "distribution than its log-probs are of; use `learner`"
         )
-    if "sampled_logp" in recipe.objective.required_evidence:
+    if not isinstance(recipe.correction, NoCorrection):
         yield (
-            "objective.importance_cap: compares the learner's log-probs with the sampler's, and "
-            "learn.old_logp takes the sampler's for both; use `learner`"
+            "learn.old_logp: `correction` compares the learner's log-probs with the sampler's, and "
+            "`sampler` takes the sampler's for both; use `learner`"
         )
+
+
+def _correction_errors(recipe: Recipe) -> Iterator[str]:
+    """A correction of the sampler's probabilities without a policy gradient to correct."""
+    objective = recipe.objective
+    if isinstance(recipe.correction, NoCorrection) or objective.score_at_sampling_temperature:
+        return
+    if objective.needs_teacher:
+        reason = "recomputes its divergence under the current weights and divides by no sampler's"
+    else:
+        reason = "learns from written responses, which have no sampler"
+    yield f"correction: {objective.kind} {reason}; remove the section"
 
 
 def _pair_errors(recipe: Recipe) -> Iterator[str]:
@@ -244,15 +306,39 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
             f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two "
             f"rollouts; use an even number"
         )
-    if "ce_logscore" in recipe.required_evidence and not needs_pairs:
+    contrasts = {"ce_logscore": "the rejected side", "log_ratio": "the sides"}
+    for name in sorted(recipe.required_evidence & contrasts.keys()):
+        if not needs_pairs:
+            yield (
+                f"token_selection: {recipe.token_selection.kind} weighs {contrasts[name]} of "
+                f"pairs; use the objective dpo"
+            )
+    if recipe.loss_aggregation == "seq_mean_token_sum_norm" and recipe.sample is None:
         yield (
-            f"token_selection: {recipe.token_selection.kind} weighs the rejected side of pairs; "
-            f"use the objective dpo"
+            "loss_aggregation: seq_mean_token_sum_norm divides by sample.max_tokens, and nothing "
+            "is sampled; use seq_mean_token_sum"
         )
     if (recipe.loss_aggregation == "pair_mean") != needs_pairs:
         yield (
             f"loss_aggregation: {objective.kind} gives one loss per {objective.granularity}; "
             + ("use pair_mean" if needs_pairs else "pair_mean is for objectives of pairs")
+        )
+
+
+def _solve_rate_errors(recipe: Recipe) -> Iterator[str]:
+    """A rule that weighs prompts by their solve rate, without groups to measure it."""
+    rule = unshuffled(recipe.token_selection)
+    if not isinstance(rule, Paced):
+        return
+    if recipe.sample is None:
+        yield (
+            f"token_selection: {rule.kind} measures how often sampled answers to a prompt are "
+            "right; add a `sample` section"
+        )
+    elif recipe.sample.group_size < 2:
+        yield (
+            f"sample.group_size: {rule.kind} compares the answers to one prompt, and a single one "
+            "is always or never right; use 2 or more"
         )
 
 
@@ -272,10 +358,43 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
     """Rewards and advantages in recipes that do not sample or grade."""
     if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
         yield "advantage: demonstrations have no reward; remove it, or add a `sample` section"
+    if recipe.sample is None:
+        for key, usual in (("reward_combination", OneReward()), ("overlong", None)):
+            if getattr(recipe, key) != usual:
+                yield f"{key}: demonstrations have no reward; remove the section"
+    elif recipe.overlong is not None and recipe.overlong.buffer >= recipe.sample.max_tokens:
+        yield (
+            f"overlong.buffer: {recipe.overlong.buffer} tokens before a limit of "
+            f"sample.max_tokens {recipe.sample.max_tokens} would punish every response; use fewer"
+        )
+    yield from _combination_errors(recipe)
+    if not isinstance(recipe.token_advantage, RolloutAdvantage) and isinstance(
+        recipe.advantage, NoAdvantage
+    ):
+        yield f"token_advantage: {recipe.token_advantage.kind} {_ADVANTAGES_NEEDED}"
     if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
         yield (
             "reward: these rewards are for sampled answers that the verifier grades; remove the "
             "section (a task of kind `python` returns its own rewards)"
+        )
+
+
+def _combination_errors(recipe: Recipe) -> Iterator[str]:
+    """Numbers that a combination of rewards names, and that no task of this kind has."""
+    combination = recipe.reward_combination
+    if isinstance(combination, OneReward) or recipe.task.has_own_reward:
+        return
+    names = (
+        set(combination.weights)
+        if isinstance(combination, WeightedRewards)
+        else {name.removeprefix("-") for name in combination.order}
+    )
+    unknown = names - KNOWN_NUMBERS
+    if unknown:
+        yield (
+            f"reward_combination: a task of kind {recipe.task.kind} has no {_names(unknown)}; it "
+            f"has {_names(KNOWN_NUMBERS)}, and a function of your own (a task of kind `python`) "
+            f"may return more"
         )
 
 
@@ -297,6 +416,16 @@ def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
         yield (
             f"sample.group_size: {recipe.advantage.kind} compares the rollouts of a group; use 2 "
             f"or more"
+        )
+    if sample.refill_rounds and isinstance(recipe.advantage, NoAdvantage):
+        yield (
+            "sample.refill_rounds: replaces groups of equal rewards, which matter to advantages "
+            "alone; set it to 0, or set `advantage.kind`"
+        )
+    if sample.refill_rounds and recipe.cluster is not None and recipe.cluster.overlap:
+        yield (
+            "sample.refill_rounds: the groups of a step are known when it is sampled, and "
+            "`cluster.overlap` samples the next one meanwhile; set one of them to 0"
         )
     if objective.score_at_sampling_temperature and isinstance(recipe.advantage, NoAdvantage):
         yield f"advantage: {objective.kind} learns from advantages; set `advantage.kind`"
@@ -329,14 +458,22 @@ def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
             "value above 0"
         )
     per_token = {name for name in recipe.required_evidence if not EVIDENCE[name].soft}
-    if per_token:
-        selection = recipe.token_selection
-        reader = selection if per_token & selection.required_evidence else objective
-        yield (
-            f"token_selection: `{reader.kind}` needs {_names(per_token)}, which "
-            f"{'is' if len(per_token) == 1 else 'are'} defined per token; {thought.kind} thoughts "
-            f"have no tokens. Use a rule without it, or thought.kind=hard."
-        )
+    shaping = recipe.token_advantage
+    selection = recipe.token_selection
+    correction = recipe.correction
+    readers = (
+        ("token_selection", selection.kind, selection.required_evidence),
+        ("objective", objective.kind, objective.required_evidence),
+        ("token_advantage", shaping.kind, shaping.required_evidence),
+        ("correction", correction.kind, correction.required_evidence),
+    )
+    for key, kind, evidence in readers:
+        if needed := per_token & evidence:
+            yield (
+                f"{key}: `{kind}` needs {_names(needed)}, which "
+                f"{'is' if len(needed) == 1 else 'are'} defined per token; {thought.kind} thoughts "
+                f"have no tokens. Use one without it, or thought.kind=hard."
+            )
 
 
 def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
@@ -370,14 +507,12 @@ def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
 def _filter_errors(recipe: Recipe) -> Iterator[str]:
     """Rules that need advantages, and rollout filters that keep too few rollouts."""
     rollout_filter = recipe.rollout_filter
-    token_selection = recipe.token_selection
-    if isinstance(token_selection, ShuffledWeights):
-        token_selection = token_selection.of
-    widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance)]
+    token_selection = unshuffled(recipe.token_selection)
+    widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance | Gfpo)]
     if isinstance(recipe.advantage, NoAdvantage):
         if widest:
             yield f"rollout_filter: {widest[0].kind} {_ADVANTAGES_NEEDED}"
-        if isinstance(token_selection, AdvantageEntropy):
+        if isinstance(token_selection, AdvantageEntropy | Stapo | ClipCov):
             yield f"token_selection: {token_selection.kind} {_ADVANTAGES_NEEDED}"
     if recipe.objective.granularity == "pair" and not isinstance(rollout_filter, AllRollouts):
         yield (
@@ -387,7 +522,7 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
     yield from _few_kept_errors(recipe)
     share = 1.0  # of the rollouts that earlier filters of a chain leave
     for one in filters_of(rollout_filter):
-        if isinstance(one, MaxVariance) and one.renormalise and recipe.sample is not None:
+        if isinstance(one, MaxVariance | Gfpo) and one.renormalise and recipe.sample is not None:
             size = share * (
                 recipe.sample.group_size if one.scope == "group" else recipe.learn.rollouts_per_step
             )
@@ -409,7 +544,7 @@ def _few_kept_errors(recipe: Recipe) -> Iterator[str]:
     groups = sampled // size if sampled % size == 0 else 1  # another division is refused by itself
     kept = sampled
     for one in filters_of(recipe.rollout_filter):
-        if not isinstance(one, MaxVariance | RandomRollouts):
+        if not isinstance(one, MaxVariance | RandomRollouts | Gfpo):
             continue
         pools = groups if one.scope == "group" else 1
         kept = pools * max(1, math.floor(one.keep_ratio.least * (kept / pools) + 1e-6))
@@ -533,16 +668,17 @@ def _overlap_errors(recipe: Recipe, cluster: Cluster) -> Iterator[str]:
     """
     if not cluster.samplers or recipe.sample is None:
         yield "cluster.overlap: sampling ahead needs its own processes; set `cluster.samplers`"
-    if "old_logp" not in recipe.objective.required_evidence:
+    if "old_logp" not in recipe.loss_evidence:
         yield (
             f"cluster.overlap: {recipe.objective.kind} has no importance ratio, which corrects for "
-            f"rollouts of older weights; use grpo or gspo"
+            f"rollouts of older weights; use grpo, gspo or cispo, or set `correction.kind`"
         )
     several = recipe.learn.updates_per_batch > 1  # refused by itself
-    if recipe.sample is not None and not recipe.reuses_sampled_logp and not several:
+    corrected = not isinstance(recipe.correction, NoCorrection)
+    if recipe.sample is not None and not (recipe.reuses_sampled_logp or several or corrected):
         yield (
             "cluster.overlap: the importance ratio needs the sampler's own log-probs; use "
-            "`learn.old_logp: auto`, without top_p, top_k and min_p"
+            "`learn.old_logp: auto`, without top_p, top_k and min_p, or set `correction.kind`"
         )
 
 

@@ -204,7 +204,7 @@ def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
 def curves(run: RunRecord) -> list[Chart]:
     """The chart of accuracy, then all other charts with a metric that the run recorded."""
     drawn = [_accuracy(run)]
-    for curve in (*_OUTCOMES, *_evidence_curves(), *_TRAINING):
+    for curve in (*_OUTCOMES, *_evidence_curves(), *_custom_curves(run), *_TRAINING):
         tones = [
             name.rpartition("_")[2].lower() if "_Q" in name else _TONES[i]
             for i, name in enumerate(curve.columns)
@@ -223,6 +223,8 @@ def _evidence_curves() -> list[_Curve]:
     """The charts of the evidence table: means over the response tokens of a step."""
     charts_of: dict[str, list[Evidence]] = {}
     for row in EVIDENCE.values():
+        if row.source == "plugin":  # of a recipe that this process happened to read
+            continue
         charts_of.setdefault(row.chart, []).append(row)
     return [
         _Curve(
@@ -234,6 +236,14 @@ def _evidence_curves() -> list[_Curve]:
             axis=_axis(rows[0]),
         )
         for title, rows in charts_of.items()
+    ]
+
+
+def _custom_curves(run: RunRecord) -> list[_Curve]:
+    """A chart for each kind of evidence of a plug-in, whose code need not be there any more."""
+    return [
+        _Curve(title=name, columns={f"{name}_mean": name}, note="Mean over response tokens.")
+        for name in run.custom_evidence
     ]
 
 

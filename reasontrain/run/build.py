@@ -56,7 +56,7 @@ from reasontrain.run.datasets import (
     with_stored_evidence,
 )
 from reasontrain.run.directory import RunDirectory
-from reasontrain.run.inputs import Inputs, check_inputs, inputs_of
+from reasontrain.run.inputs import Inputs, check_inputs, inputs_of, plugin_files
 from reasontrain.run.loop import Checkpoints, Method, Run, SamplerCheck, train
 from reasontrain.run.owner import Ownership, owned
 from reasontrain.run.progress import LINE_EVERY_S
@@ -176,6 +176,7 @@ class RunContext:
         directory.write_recipe(as_yaml(declared))
         for part, task in _own_rewards(recipe).items():
             directory.write_reward_code(task.reward_file.source, part)
+        directory.write_plugins(plugin_files(recipe))
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -208,6 +209,7 @@ class RunContext:
             group_size=sample.group_size
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
+            refill_rounds=sample.refill_rounds if sample else 0,
             score=self.score,
             check=self.check,
             graded=sample is not None,
@@ -290,11 +292,15 @@ def method_of(recipe: Recipe) -> Method:
         objective=recipe.objective,
         loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
         advantage=recipe.advantage,
+        token_advantage=recipe.token_advantage,
+        correction=recipe.correction,
         rollout_filter=recipe.rollout_filter,
         token_selection=recipe.token_selection,
         required_evidence=recipe.required_evidence,
+        custom_evidence=recipe.custom_evidence,
         reuse_sampled_logp=recipe.reuses_sampled_logp,
         truncated=recipe.sample.truncated if recipe.sample else "score",
+        max_response_tokens=recipe.sample.max_tokens if recipe.sample else 0,
     )
 
 

@@ -6,6 +6,7 @@ out/<name>/
   reward.py                the own reward function's file, as the run began with it
   rewards/                 those of suites and stages, as suite-NAME.py and stage-NAME.py
   rewards.log              what an own reward function printed, and its errors
+  plugins/                 the files of plug-ins, where recipe.yaml finds them
   environment.json         versions, commit, hardware, seed, attention and its kernels
   inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
   metrics.jsonl            one line per step, counted from 1, written as it happens
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from reasontrain.data import storage
+from reasontrain.plugins import COPIES
 from reasontrain.types import UserError
 
 STEP = "step-"
@@ -186,6 +188,13 @@ class RunDirectory:
         path = self.reward_code if part is None else self.path / "rewards" / f"{part}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.replace_bytes(path, source)
+
+    def write_plugins(self, files: Mapping[str, bytes]) -> None:
+        """Keep the files of plug-ins, by their path below the folder of copies."""
+        for name, content in files.items():
+            path = self.path / COPIES / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            storage.replace_bytes(path, content)
 
     def write_environment(self, facts: Mapping[str, object]) -> None:
         """Keep what the run was made with, as a whole or not at all."""

@@ -21,8 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.correction import Correction, NoCorrection
+from reasontrain.algo.custom_evidence import CustomEvidence, with_custom, with_inputs
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import Objective
+from reasontrain.algo.token_advantage import RolloutAdvantage, TokenAdvantage
 from reasontrain.algo.token_selection import (
     AllRollouts,
     AllTokens,
@@ -39,6 +42,7 @@ from reasontrain.metrics.rewards import (
     ZERO_STD,
     group_numbers,
     own_reward_numbers,
+    part_numbers,
     reward_mean,
 )
 from reasontrain.metrics.step import sampler_mismatch, step_metrics
@@ -49,6 +53,7 @@ from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.run import checkpoint
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.owner import Ownership
+from reasontrain.run.refill import Refilled, refill
 from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
@@ -69,25 +74,38 @@ class Method:
         objective: the loss of a token, a response or a pair.
         loss_aggregation: divides the sum of losses.
         advantage: rewards of a group -> advantages.
+        token_advantage: advantages of rollouts and evidence -> advantages of tokens.
+        correction: weighs advantages by the ratio of the learner to the sampler.
         rollout_filter: drops whole rollouts.
         token_selection: weighs tokens.
-        required_evidence: evidence that selection and objective read.
+        required_evidence: evidence that selection and loss read, with its inputs.
+        custom_evidence: evidence that plug-ins compute, by name.
         reuse_sampled_logp: take the sampler's log-probs as `old_logp`.
         truncated: score truncated rollouts, mask them from the loss, or drop them.
+        max_response_tokens: most tokens of a sampled response; 0 if none are sampled.
     """
 
     objective: Objective
     loss_aggregation: LossAggregationFn
     advantage: Advantage = field(default_factory=NoAdvantage)
+    token_advantage: TokenAdvantage = field(default_factory=RolloutAdvantage)
+    correction: Correction = field(default_factory=NoCorrection)
     rollout_filter: RolloutFilter = field(default_factory=AllRollouts)
     token_selection: TokenSelection = field(default_factory=AllTokens)
     required_evidence: frozenset[str] = frozenset()
+    custom_evidence: Mapping[str, CustomEvidence] = field(default_factory=dict)
     reuse_sampled_logp: bool = False
     truncated: Literal["score", "mask", "drop"] = "score"
+    max_response_tokens: int = 0
 
     def evidence_at(self, progress: float) -> frozenset[str]:
         """The evidence that is read at this progress of the run."""
-        others = self.objective.required_evidence
+        others = (
+            self.objective.required_evidence
+            | self.token_advantage.required_evidence
+            | self.correction.required_evidence
+            | with_inputs(frozenset(self.custom_evidence), self.custom_evidence)
+        )
         return self.required_evidence - unread_evidence(self.token_selection, others, progress)
 
 
@@ -157,6 +175,7 @@ class Run:
     sampler: Sampler
     sampling: Sampling
     group_size: int
+    refill_rounds: int
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     graded: bool
     own_reward: bool
@@ -185,7 +204,7 @@ def train_step(run: Run, step: int) -> Stats:
     timer = Stopwatch()
     method = run.method
     prompts = run.order.at(step)
-    first_id = step * len(prompts) * run.group_size
+    first_id = step * len(prompts) * run.group_size * (1 + run.refill_rounds)
     checked = run.check.before(step, prompts) if run.check else {}
     with timer("sample"):
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
@@ -201,19 +220,33 @@ def train_step(run: Run, step: int) -> Stats:
         required_evidence |= {"old_logp"}
     elif run.check:
         checked |= run.check.after(step, prompts, rollouts)
-    if isinstance(run.sampler, SleepingSampler):
+    if isinstance(run.sampler, SleepingSampler) and not run.refill_rounds:
         run.sampler.sleep()
     with timer("score"):
         rollouts = run.score(rollouts)
-    sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
+    kept = rollouts
+    if run.refill_rounds:
+        refilled = _refill(run, step, rollouts, first_id, timer)
+        rollouts = refilled.sampled
+        kept = refilled.kept
+        checked |= refilled.metrics
+    sampled = make_batch(method, kept, step=step, steps=run.schedule_steps, seed=run.seed)
     if not len(sampled.rollout_B):
-        logger.warning(f"step {number} learns nothing: {_left_out(method, rollouts)}")
+        reason = _left_out(method, kept) if kept else "the rewards of each of its groups are equal"
+        logger.warning(f"step {number} learns nothing: {reason}")
     batch = method.rollout_filter(sampled)
     reuse_sampled_logp = method.reuse_sampled_logp and not checks_evidence
-    batch = observe(run.learner, batch, required_evidence, reuse_sampled_logp=reuse_sampled_logp)
+    batch = observe(
+        run.learner,
+        batch,
+        required_evidence - frozenset(method.custom_evidence),
+        reuse_sampled_logp=reuse_sampled_logp,
+    )
+    batch = with_custom(batch, required_evidence, method.custom_evidence)
     if run.check and checks_evidence:
         checked |= run.check.observed(batch)
     weight_BT = token_weights(method, batch)
+    batch = with_token_advantages(method, batch)
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -231,11 +264,12 @@ def train_step(run: Run, step: int) -> Stats:
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
     if "old_logp" in required_evidence and not reuse_sampled_logp:
-        stats |= sampler_mismatch(batch)
+        stats |= sampler_mismatch(batch) | method.correction.metrics(batch)
     # what was sampled took time, whether it has a reward or not
     stats["sampled_tokens"] = float(sum(len(rollout.response_ids) for rollout in rollouts))
     if run.graded:  # demonstrations and pairs have no reward
         stats |= reward_mean(rollouts)
+    stats |= part_numbers(rollouts)
     if run.own_reward:
         stats |= own_reward_numbers(rollouts)
     if isinstance(method.token_selection, HasMetrics):
@@ -243,6 +277,34 @@ def train_step(run: Run, step: int) -> Stats:
     stats |= run.speed.count(rollouts, batch, weight_BT)
     stats |= {key(part): seconds for part, seconds in timer.read().items()}
     return stats | run.speed.of(stats, time.perf_counter() - start_s)
+
+
+def _refill(
+    run: Run, step: int, rollouts: Sequence[Rollout], first_id: int, timer: Stopwatch
+) -> Refilled:
+    """Sample other prompts in the place of those whose rewards are equal; then the sampler sleeps.
+
+    Args:
+        run: the run.
+        step: the index of the step, from 0.
+        rollouts: those of the step's own prompts, with rewards.
+        first_id: the id of the first of them.
+        timer: times sampling and scoring.
+    """
+    num = len(run.order.at(step))
+
+    def sample(number: int, missing: int) -> list[Rollout]:
+        prompts = run.order.at(step, number)[:missing]
+        start = first_id + number * num * run.group_size
+        with timer("sample"):
+            more = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=start)
+        with timer("score"):
+            return run.score(more)
+
+    refilled = refill(rollouts, sample, num=num, max_rounds=run.refill_rounds)
+    if isinstance(run.sampler, SleepingSampler):
+        run.sampler.sleep()
+    return refilled
 
 
 def progress_at(step: int, steps: int) -> float:
@@ -256,6 +318,18 @@ def token_weights(method: Method, batch: Batch) -> Float[Tensor, "B T"]:
     Loss weights do not change a total, except that a token of weight 0 is masked (see `collate`).
     """
     return batch.weighted(method.token_selection(batch))
+
+
+def with_token_advantages(method: Method, batch: Batch) -> Batch:
+    """The batch with the advantages that its tokens have in the loss, corrected for the sampler.
+
+    Selection and metrics of rollouts go by the advantages of rollouts, which stay as they are.
+    """
+    of_rollouts = isinstance(method.token_advantage, RolloutAdvantage)
+    if of_rollouts and isinstance(method.correction, NoCorrection):
+        return batch
+    advantage_BT = method.token_advantage(batch) * method.correction(batch)
+    return replace(batch, advantage_BT=advantage_BT.to(batch.advantage_B.dtype))
 
 
 def make_batch(
@@ -291,7 +365,12 @@ def make_batch(
         seed=seed,
         step=step,
     )
-    return replace(batch, sampled_rollouts=len(scored), sampled_tokens=sampled_tokens)
+    return replace(
+        batch,
+        sampled_rollouts=len(scored),
+        sampled_tokens=sampled_tokens,
+        max_response_tokens=method.max_response_tokens,
+    )
 
 
 def _kept(method: Method, rollouts: Sequence[Rollout]) -> list[Rollout]:

@@ -18,6 +18,7 @@ COUNTS = BatchTotals(
     kept_rollouts=2,
     kept_tokens=3,
     pairs=5,
+    max_response_tokens=5,
 )
 WEIGHT_BT = tensor([[0.0, 1.0, 0.5], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
 
@@ -30,6 +31,7 @@ WEIGHT_BT = tensor([[0.0, 1.0, 0.5], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
         ("response_token_mean", [[0, 0.1, 0.05], [0, 0, 0.2], [0, 0, 0]]),
         ("sampled_token_mean", [[0, 0.05, 0.025], [0, 0, 0.1], [0, 0, 0]]),
         ("seq_mean_token_sum", [[0, 0.25, 0.125], [0, 0, 0.5], [0, 0, 0]]),
+        ("seq_mean_token_sum_norm", [[0, 0.05, 0.025], [0, 0, 0.1], [0, 0, 0]]),  # 1/4/5
         ("pair_mean", [[0, 0.2, 0.1], [0, 0, 0.4], [0, 0, 0]]),
     ],
 )

@@ -18,6 +18,7 @@ from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllTokens,
     Contrast,
+    FireOpd,
     Prior,
     Random,
     Rho1,
@@ -251,10 +252,11 @@ def test_several_optimiser_steps_of_one_generation(rule: TokenSelection, tmp_pat
     [
         (Tip(), "seq_mean_token_mean"),
         (Tip(mode="q3", top_scope="step"), "token_mean"),
+        (FireOpd(), "token_mean"),
         (Tip(mode="teachability", top_scope="step", keep_ratio=0.3), "token_mean"),
         *RULES,
     ],
-    ids=["soft_or", "q3", "teachability", *named],
+    ids=["soft_or", "q3", "fire_opd", "teachability", *named],
 )
 def test_distillation(rule: TokenSelection, aggregation: LossAggregation, tmp_path: Path) -> None:
     trainer = trainers.distillation(tmp_path, token_selection=rule, aggregation=aggregation)

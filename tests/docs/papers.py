@@ -42,6 +42,32 @@ PAPERS = {
     "2402.03300": ("DeepSeekMath", "GRPO"),
     "2503.20783": ("Understanding R1-Zero-Like Training: A Critical Perspective", "Dr. GRPO"),
     "2503.14476": ("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "DAPO"),
+    "2602.15620": (
+        "STAPO: Stabilizing Reinforcement Learning for LLMs by Silencing Rare Spurious Tokens",
+        "STAPO",
+    ),
+    "2508.09726": (
+        "Sample More to Think Less: Group Filtered Policy Optimization for Concise Reasoning",
+        "GFPO",
+    ),
+    "2508.04349": (
+        "GTPO and GRPO-S: Token and Sequence-Level Reward Shaping with Policy Entropy",
+        "GTPO",
+    ),
+    "2506.14758": ("Reasoning with Exploration: An Entropy Perspective", "the entropy advantage"),
+    "2505.22617": (
+        "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models",
+        "Clip-Cov and KL-Cov",
+    ),
+    "2506.13585": (
+        "MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention",
+        "CISPO",
+    ),
+    "2506.02208": (
+        "KDRL: Post-Training Reasoning LLMs via Unified Knowledge Distillation and Reinforcement "
+        "Learning",
+        "`kl_estimator: exact`",
+    ),
     "2507.18071": ("Group Sequence Policy Optimization", "GSPO"),
     "2402.14740": ("Back to Basics: Revisiting REINFORCE-Style Optimization", "RLOO"),
     "1912.09729": (
@@ -63,6 +89,41 @@ PAPERS = {
     "2405.17871": (
         "Seeing the Image: Prioritizing Visual Correlation by Contrastive Alignment",
         "CAL, PRIOR's mode `contrast`",
+    ),
+    "2508.05629": (
+        "On the Generalization of SFT: A Reinforcement Learning Perspective with Reward "
+        "Rectification",
+        "DFT",
+    ),
+    "2601.02151": (
+        "Entropy-Adaptive Fine-Tuning: Resolving Confident Conflicts to Mitigate Forgetting",
+        "EAFT",
+    ),
+    "2606.22600": ("On the Position Bias of On-Policy Distillation", "IW-OPD"),
+    "2510.24021": (
+        "SpecKD: Speculative Decoding for Effective Knowledge Distillation of LLMs",
+        "SelecTKD, its later name",
+    ),
+    "2605.27028": (
+        "Less is More: Early Stopping Rollout for On-Policy Distillation",
+        "first segment",
+    ),
+    "2603.11178": (
+        "PACED: Distillation and On-Policy Self-Distillation at the Frontier of Student Competence",
+        "PACED",
+    ),
+    "2606.02684": (
+        "Filter, Then Reweight: Rethinking Optimization Granularity in On-Policy Distillation",
+        "FiRe-OPD",
+    ),
+    "2603.07079": (
+        "Entropy-Aware On-Policy Distillation of Language Models",
+        "entropy-aware distillation",
+    ),
+    "2410.04350": (
+        "TIS-DPO: Token-level Importance Sampling for Direct Preference Optimization With "
+        "Estimated Weights",
+        "TIS-DPO",
     ),
     "2210.15097": ("Contrastive Decoding", "the setting `plausible` of a contrast stage"),
     "2110.14168": ("Training Verifiers to Solve Math Word Problems", "GSM8K"),

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 import yaml
 
+from reasontrain.plugins import component_of
 from reasontrain.recipe import Recipe
 
 TOP_LEVEL = {
@@ -37,6 +38,10 @@ TOP_LEVEL = {
     "sample": "sampling of rollouts; null: learn from demonstrations",
     "reward": "values of right and wrong answers; see [Rewards](../rewards.md)",
     "advantage": "from the rewards of a group to advantages",
+    "reward_combination": "one reward of several numbers; see [Rewards](../rewards.md)",
+    "overlong": "penalty of responses near the length limit; null: none",
+    "token_advantage": "from the advantage of a rollout to those of its tokens",
+    "correction": "weights for a sampler whose probabilities differ from the learner's",
     "rollout_filter": "the rollouts that are learned from",
     "token_selection": "the rule that gives every token its weight",
     "evaluate": "evaluation during training; see [Evaluation](../evaluation.md)",
@@ -44,7 +49,7 @@ TOP_LEVEL = {
     "resume": "changes that a resumed run accepts",
     "track": "where metrics go",
     "cluster": "processes and GPUs; see [Cluster](../cluster.md)",
-    "evidence": "kind of stored evidence -> the file that holds it",
+    "evidence": "kind of evidence -> its file, or `column:NAME` of the data; name -> plug-in",
     "stages": "what runs before the first step, in order",
 }
 """Key of a recipe -> meaning."""
@@ -72,7 +77,6 @@ MEANINGS = {
     "std_floor": "rollouts whose advantages are all below it are not kept",
     "divergence": "the divergence between student and teacher",
     "beta": "strength of the implicit KL constraint",
-    "reference_kl": "factor of the KL penalty to the reference; 0: none, and no reference",
     "clip_low": "lower bound of the ratio, as a distance from 1",
     "clip_high": "upper bound of the ratio, as a distance from 1",
     "gamma": "scale of the noise, in root mean squares of the embeddings in use",
@@ -125,6 +129,7 @@ MEANINGS = {
 }
 """Key -> meaning, for keys that no docstring names."""
 
+PLUGIN = "[a plug-in](../extending.md)"
 SHARED_TITLES = {
     "Suite": "evaluate.suites",
     "LinearSchedule": "keep_ratio",
@@ -199,6 +204,9 @@ class _Reference:
             return ", ".join(f"`{_scalar(value)}`" for value in arguments)
         if origin in (Union, types.UnionType):
             plain = [a for a in arguments if a is not types.NoneType]
+            if any(component_of(a) for a in plain):
+                own = [a for a in plain if not component_of(a)]
+                return f"{self._type(Union[tuple(own)])} or {PLUGIN}"  # noqa: UP007
             if len(plain) > 1 and all(a in self._titles for a in plain):
                 shown = ", ".join(self._link(a, f"`{kind_of(a) or a.__name__}`") for a in plain)
             else:
@@ -207,7 +215,7 @@ class _Reference:
         if origin is tuple:
             return f"list of {self._type(arguments[0])}"
         if origin is dict:
-            return "mapping of text to text"
+            return f"mapping of text to {self._type(arguments[1])}"
         if isinstance(hint, type) and hint in self._titles:
             return self._link(hint, "section")
         return {int: "integer", float: "number", str: "text", bool: "`true`, `false`"}[hint]  # type: ignore[index]

@@ -167,6 +167,9 @@ YAML_BLOCKS = [
 @pytest.mark.parametrize("block", YAML_BLOCKS)
 def test_yaml_blocks_are_recipes_suites_or_sections(block: str, tmp_path: Path) -> None:
     content, file = yaml.safe_load(block), tmp_path / "block.yaml"
+    # plug-ins lie beside the recipe: the rule that README shows, and the example
+    (tmp_path / "surprise.py").write_text(blocks((ROOT / "README.md").read_text(), "python")[0])
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     if "steps" not in content and "name" in content:
         file.write_text(block)
         assert isinstance(suite(str(file), [], None), Suite)
@@ -189,8 +192,8 @@ def test_a_wrong_block_is_an_error(tmp_path: Path) -> None:
 
 # ---- commands and Python
 
-LANGUAGES = {"sh", "yaml", "python", "json", "text", "{toctree}", "{api}"}
-"""Of fenced blocks: shell, recipe, Python and rows are tested below, `text` is for formulas."""
+LANGUAGES = {"sh", "yaml", "python", "json", "toml", "text", "{toctree}", "{api}"}
+"""Of fenced blocks: those of a language are tested below, `text` is for formulas."""
 EXAMPLE = {"tip.yaml": "recipes/tiny/tip.yaml"}
 """Files that a page copies first -> where they come from."""
 SBATCH = {"--nodes", "--gpus-per-node", "--cpus-per-task", "--array", "--signal"}
@@ -205,6 +208,11 @@ def test_every_block_says_what_it_is(path: Path) -> None:
     assert len(fences) % 2 == 0
     assert set(fences[1::2]) <= {""}
     assert set(opened) <= LANGUAGES
+
+
+@every_document
+def test_toml_is_toml(path: Path) -> None:
+    assert all(tomllib.loads(block) for block in blocks(path.read_text(), "toml"))
 
 
 def commands(text: str) -> list[str]:

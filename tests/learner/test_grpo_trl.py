@@ -13,9 +13,12 @@ from datasets import Dataset
 from torch import Tensor
 from torch.testing import assert_close
 from trl import GRPOConfig, GRPOTrainer
+from trl.rewards import get_soft_overlong_punishment
 
+from reasontrain.algo.correction import Correction, MaskRatio, TruncateRatio
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
-from reasontrain.algo.objectives import Grpo, Gspo, Objective
+from reasontrain.algo.objectives import Cispo, Grpo, Gspo, Objective
+from reasontrain.algo.reward_shaping import Overlong
 from reasontrain.algo.token_selection import AllTokens, TokenSelection, TopEntropy
 from reasontrain.bench.peers import KEEP_ACTIVATIONS
 from reasontrain.learner.factory import compose_learner
@@ -24,7 +27,8 @@ from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.recipe.learning import AdamW
-from reasontrain.types import Batch, TokenKind
+from reasontrain.run.loop import Method, with_token_advantages
+from reasontrain.types import Batch, Problem, Rollout, TokenKind
 from tests.tiny import batch, policy, tokenizer
 
 TEMPERATURE = 0.7
@@ -38,6 +42,20 @@ Found = tuple[float, dict[str, Tensor]]
 
 def theirs(model: Policy, data: Batch, directory: Path, **options: object) -> Found:
     """The loss and gradients of TRL's trainer on this batch, in one micro-batch."""
+    return learned_by(trainer_of(model, directory, **options), inputs(data))
+
+
+def learned_by(trainer: GRPOTrainer, given: dict[str, Tensor]) -> Found:
+    """The loss and gradients of TRL's trainer on its inputs, in one micro-batch."""
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    trainer.model.zero_grad()
+    loss = trainer._compute_loss(trainer.model, given)
+    loss.backward()
+    return float(loss.detach()), gradients(trainer.model)
+
+
+def trainer_of(model: Policy, directory: Path, **options: object) -> GRPOTrainer:
     config = GRPOConfig(
         output_dir=str(directory),
         use_cpu=True,
@@ -54,19 +72,13 @@ def theirs(model: Policy, data: Batch, directory: Path, **options: object) -> Fo
     )  # where it looks for a reference, which it then does not ask: log-probs are given
     model.model.config._name_or_path = str(directory)
     prompts = Dataset.from_list([{"prompt": "1"}] * 6)
-    trainer = GRPOTrainer(
+    return GRPOTrainer(
         model=model.model,
-        reward_funcs=lambda **_: [0.0],
+        reward_funcs=lambda prompts, **_: [0.0] * len(prompts),
         args=config,
         train_dataset=prompts,
         processing_class=tokenizer(),
     )
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.model.train()
-    trainer.model.zero_grad()
-    loss = trainer._compute_loss(trainer.model, inputs(data))
-    loss.backward()
-    return float(loss.detach()), gradients(model)
 
 
 def inputs(data: Batch) -> dict[str, Tensor]:
@@ -112,7 +124,7 @@ def ours(
     stats = used.gradient(
         seen, token_selection(seen), objective, LOSS_AGGREGATIONS[loss_aggregation]
     )
-    return stats["loss"], gradients(model)
+    return stats["loss"], gradients(model.model)
 
 
 def learner(model: Policy) -> PolicyLearner:
@@ -122,10 +134,8 @@ def learner(model: Policy) -> PolicyLearner:
     )
 
 
-def gradients(model: Policy) -> dict[str, Tensor]:
-    return {
-        name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None
-    }
+def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def near(model: Policy) -> Batch:
@@ -252,14 +262,47 @@ def test_two_passes_over_a_batch_are_trls_at_num_iterations_2(
             "seq_mean_token_mean",
         ),
         (SEQUENCE | {"loss_type": "bnpo"}, Gspo(clip_low=0.01, clip_high=0.02), "token_mean"),
+        (
+            {"loss_type": "dapo", "epsilon_high": 0.28, "beta": 0.1},
+            Grpo(clip_high=0.28, reference_kl=0.1, kl_estimator="k3_ratio"),
+            "token_mean",
+        ),
+        (
+            {"loss_type": "dr_grpo", "max_completion_length": 40},
+            Grpo(),
+            "seq_mean_token_sum_norm",
+        ),
+        ({"loss_type": "cispo", "epsilon_high": 1.1}, Cispo(ratio_cap=1.1), "token_mean"),
+        (
+            {"loss_type": "cispo", "epsilon_high": 5.0, "beta": 0.1},
+            Cispo(reference_kl=0.1, kl_estimator="k3_ratio"),
+            "token_mean",
+        ),
+        (
+            {"loss_type": "bnpo", "entropy_coef": 0.3, "beta": 0.0},
+            Grpo(entropy_bonus=0.3),
+            "token_mean",
+        ),
     ],
-    ids=["grpo", "bnpo", "dapo", "reference KL", "sequence ratio", "sequence ratio by tokens"],
+    ids=[
+        "grpo",
+        "bnpo",
+        "dapo",
+        "reference KL",
+        "sequence ratio",
+        "sequence ratio by tokens",
+        "dapo with an unbiased penalty",
+        "dr_grpo",
+        "cispo",
+        "cispo with a penalty",
+        "entropy bonus",
+    ],
 )
 def test_loss_and_gradient_are_trls(
     options: dict[str, object], objective: Objective, loss_aggregation: str, tmp_path: Path
 ) -> None:
     model = policy(seed=1)
-    data = near(model)
+    data = replace(near(model), max_response_tokens=40)
     found = ours(model, data, objective, AllTokens(), loss_aggregation)
     assert_same(found, theirs(model, data, tmp_path, **options))
 
@@ -272,3 +315,122 @@ def test_the_fifth_of_the_tokens_is_trls_where_its_quantile_keeps_as_many(tmp_pa
     kept = num + int(-(0.8 * (num - 1)) // 1)
     found = ours(model, data, Grpo(), TopEntropy(keep_ratio=kept / num), "response_token_mean")
     assert_same(found, theirs(model, data, tmp_path, loss_type="bnpo", top_entropy_quantile=0.2))
+
+
+def test_a_penalty_at_tokens_that_are_not_selected_is_trls(tmp_path: Path) -> None:
+    """TRL penalises every token and takes the policy gradient of a fifth of them."""
+    model = policy(seed=1)
+    data = near(model)
+    num = int(data.is_response_BT.sum())
+    kept = num + int(-(0.8 * (num - 1)) // 1)
+    objective = Grpo(reference_kl=0.1, kl_estimator="k3_ratio", penalised_tokens="all")
+    found = ours(model, data, objective, TopEntropy(keep_ratio=kept / num), "response_token_mean")
+    options = {"loss_type": "bnpo", "beta": 0.1, "top_entropy_quantile": 0.2}
+    assert_same(found, theirs(model, data, tmp_path, **options))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "mode", "bounds", "correction"),
+    [
+        ("token", "token_truncate", (None, 1.2), TruncateRatio(cap=1.2)),
+        ("token", "token_truncate", (0.9, 1.2), TruncateRatio(cap=1.2, floor=0.9)),
+        ("token", "sequence_truncate", (None, 1.2), TruncateRatio(level="sequence", cap=1.2)),
+        ("token", "token_mask", (0.9, 1.2), MaskRatio(cap=1.2, floor=0.9)),
+        ("token", "sequence_mask", (0.9, 3.0), MaskRatio(level="sequence", floor=0.9)),
+        # Weights of tokens beside a ratio of the response are averaged over it by TRL, and stay
+        # with their tokens here: the losses are equal, the gradients are not.
+        ("sequence", "sequence_truncate", (None, 1.2), TruncateRatio(level="sequence", cap=1.2)),
+        ("sequence", "sequence_mask", (None, 1.2), MaskRatio(level="sequence", cap=1.2)),
+    ],
+)
+def test_the_correction_of_the_samplers_probabilities_is_trls(
+    ratio: str,
+    mode: str,
+    bounds: tuple[float | None, float],
+    correction: Correction,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TRL's own code scores the rollouts, as it does those of vLLM, and learns from them."""
+    model = policy(seed=1)
+    data = replace(batch(), evidence={})
+    data = learner(model).observe(data, frozenset({"old_logp", "ref_logp"}))
+    noise_BT = 0.2 * torch.randn(data.ids_BT.shape, generator=torch.Generator().manual_seed(2))
+    data = data.with_evidence({"sampled_logp": data.old_logp_BT + noise_BT})
+    objective = Grpo() if ratio == "token" else Gspo(clip_low=0.01, clip_high=0.02)
+    options = {"loss_type": "grpo"} | (SEQUENCE if ratio == "sequence" else {})
+    trainer = trainer_of(
+        model,
+        tmp_path,
+        vllm_importance_sampling_mode=mode,
+        vllm_importance_sampling_clip_min=bounds[0],
+        vllm_importance_sampling_clip_max=bounds[1],
+        **options,
+    )
+    trainer.use_vllm = True
+    monkeypatch.setattr(trainer, "_generate", lambda prompts: generated(data))
+    scored = trainer._generate_and_score_completions([{"prompt": "1"}] * 6)
+    corrected = with_token_advantages(
+        Method(
+            objective=objective,
+            loss_aggregation=LOSS_AGGREGATIONS["seq_mean_token_mean"],
+            correction=correction,
+        ),
+        data,
+    )
+    share = sum(
+        value for name, value in correction.metrics(data).items() if name.endswith("_share")
+    )
+    assert 0 < share < 1
+    # The update is one of several on the batch, so that ratios are clipped as well.
+    moved = near(model)
+    found = ours(
+        model,
+        corrected.with_evidence({"old_logp": moved.old_logp_BT}),
+        objective,
+        AllTokens(),
+        "seq_mean_token_mean",
+    )
+    known = inputs(moved)
+    scored |= {name: known[name] for name in ("advantages", "old_per_token_logps")}
+    assert_same(found, learned_by(trainer, scored))
+
+
+@pytest.mark.parametrize(("limit", "buffer"), [(10, 4), (7, 7), (20, 1)])
+def test_the_penalty_of_long_responses_is_trls(limit: int, buffer: int) -> None:
+    lengths = range(1, limit + 1)
+    some = [
+        Rollout(
+            problem=Problem(id="a", prompt=""),
+            id=length,
+            group=0,
+            prompt_ids=(1,),
+            response_ids=(5,) * length,
+            reward=0.25,
+        )
+        for length in lengths
+    ]
+    expected = get_soft_overlong_punishment(limit, buffer)([[5] * length for length in lengths])
+    found = [one.reward for one in Overlong(buffer=buffer)(some, limit)]
+    assert found == pytest.approx([0.25 + punishment for punishment in expected])
+
+
+def generated(data: Batch) -> tuple[object, ...]:
+    """The rollouts as TRL's generation by vLLM returns them."""
+
+    def rows(values_BT: Tensor, kind: TokenKind) -> list[list[float]]:
+        return [
+            row_T[kind_T == kind].tolist()
+            for row_T, kind_T in zip(values_BT, data.kind_BT, strict=True)
+        ]
+
+    return (
+        rows(data.ids_BT, TokenKind.PROMPT),
+        rows(data.ids_BT, TokenKind.RESPONSE),
+        None,
+        ["text"] * len(data.rollout_B),
+        rows(data.sampled_logp_BT, TokenKind.RESPONSE),
+        {},
+        None,
+        [],
+    )

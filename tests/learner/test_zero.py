@@ -252,15 +252,17 @@ def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(
 def test_what_is_dropped_and_what_is_learned_from_the_rest_does_not_know_the_ranks(
     ranks: Ranks, world: int, stage: int
 ) -> None:
-    """D3S sheet, test 9, with GRPO and with GSPO, whose ratios are of whole responses."""
+    """D3S sheet, test 9, with GRPO, with GSPO, whose ratios are of whole responses, and with CISPO,
+    whose bonus is at all tokens.
+    """
     expected = alone("dropping", world)
     for rank, found in enumerate(ranks(world, f"dropping-{stage}")):
         for name, theirs in expected.items():
             assert_equal_steps(found[name], theirs, f"rank {rank}, {name}")
-        for name in ("grpo", "gspo"):
+        for name in ("grpo", "gspo", "cispo"):
             assert torch.equal(found[name]["rollouts"], expected[name]["rollouts"])
             assert torch.equal(found[name]["tokens"], expected[name]["tokens"])
-        assert_bit_equal(found["nothing"]["weights"], found["gspo"]["weights"])
+        assert_bit_equal(found["nothing"]["weights"], found["cispo"]["weights"])
 
 
 @pytest.mark.parametrize(("world", "stage"), SELECTING)

@@ -20,6 +20,7 @@ from transformers.initialization import no_init_weights
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import (
+    Cispo,
     Distill,
     Dpo,
     Grpo,
@@ -87,6 +88,9 @@ NEEDS = RULE.required_evidence | {
     "compatibility",
     "disagreement",
     "excess_noise",
+    "teacher_entropy",
+    "teacher_logp",
+    "entropy_top20",
 }
 
 
@@ -256,8 +260,8 @@ def edges(zero: Zero | None, world: int) -> object:
 
 
 def dropping(zero: Zero | None, world: int) -> object:
-    """Rollouts and tokens dropped, by a token ratio and by a response's; then a step of which
-    nothing is left.
+    """Rollouts and tokens dropped, by a token ratio, by a response's and with advantages of tokens
+    beside a bonus at all of them; then a step of which nothing is left.
     """
     used = learner(student(), zero, micro_batch_tokens=30)
     rollouts, tokens = (
@@ -265,7 +269,12 @@ def dropping(zero: Zero | None, world: int) -> object:
         AdvantageEntropy(keep_ratio=LinearSchedule(init=0.4)),
     )
     found = {}
-    for seed, objective in enumerate((Grpo(), Gspo(clip_low=0.02, clip_high=0.03))):
+    objectives = (
+        Grpo(),
+        Gspo(clip_low=0.02, clip_high=0.03),
+        Cispo(ratio_cap=1.1, entropy_bonus=0.1, penalised_tokens="all"),
+    )
+    for seed, objective in enumerate(objectives):
         data = rollouts(batch(seed=seed, num=10))
         seen = used.observe(replace(data, evidence={}), tokens.required_evidence | {"old_logp"})
         noise_BT = 0.2 * torch.randn(
@@ -273,6 +282,8 @@ def dropping(zero: Zero | None, world: int) -> object:
         )
         seen = seen.with_evidence({"old_logp": seen.old_logp_BT + noise_BT})
         weight_BT = tokens(seen)
+        if isinstance(objective, Cispo):
+            seen = replace(seen, advantage_BT=seen.advantage_B[:, None] * noise_BT.exp())
         found[objective.kind] = step(used, seen, weight_BT, objective, frozenset()) | {
             "rollouts": data.rollout_B,
             "tokens": weight_BT,

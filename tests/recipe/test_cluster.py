@@ -115,17 +115,17 @@ SHARED = ["learn.sequence_parallel=2", "learn.zero.stage=1"]
         (
             ["cluster={overlap: 1, samplers: 1}", "objective.kind=reinforce"],
             "cluster.overlap: reinforce has no importance ratio, which corrects for rollo"
-            "uts of older weights; use grpo or gspo",
+            "uts of older weights; use grpo, gspo or cispo, or set `correction.kind`",
         ),
         (
             ["cluster={overlap: 1, samplers: 1}", "learn.old_logp=learner"],
             "cluster.overlap: the importance ratio needs the sampler's own log-probs; use"
-            " `learn.old_logp: auto`, without top_p, top_k and min_p",
+            " `learn.old_logp: auto`, without top_p, top_k and min_p, or set `correction.kind`",
         ),
         (
             ["cluster={overlap: 1, samplers: 1}", "sample.top_p=0.9"],
             "cluster.overlap: the importance ratio needs the sampler's own log-probs; use"
-            " `learn.old_logp: auto`, without top_p, top_k and min_p",
+            " `learn.old_logp: auto`, without top_p, top_k and min_p, or set `correction.kind`",
         ),
         (
             ["cluster={learners: 2, gpus_per_process: 0.5}", "learn.zero.stage=1"],

@@ -41,7 +41,8 @@ AHEAD = "cluster={samplers: 1, overlap: 1}"
         (["learn.updates_per_batch=2"], "learner"),
         (["model.dtype=bfloat16"], "learner"),
         (["objective={kind: gspo}"], "learner"),
-        (["objective.importance_cap=3"], "learner"),
+        (["correction.kind=truncate"], "learner"),
+        ([AHEAD, "correction.kind=mask"], "learner"),
         ([AHEAD], "sampler"),
         ([AHEAD, "model.dtype=bfloat16", "objective={kind: gspo}"], "sampler"),
         (["learn.old_logp=sampler", "model.dtype=bfloat16"], "sampler"),
@@ -108,9 +109,61 @@ def test_narrow_bounds_on_the_samplers_rounding_are_warned_of(
         ),
         (
             "grpo",
-            ["learn.old_logp=sampler", "objective.importance_cap=3"],
-            "objective.importance_cap: compares the learner's log-probs with the sampler's",
+            ["learn.old_logp=sampler", "correction.kind=truncate"],
+            "learn.old_logp: `correction` compares the learner's log-probs with the sampler's",
         ),
+        (
+            "tip",
+            ["correction.kind=truncate"],
+            "correction: distill recomputes its divergence under the current weights",
+        ),
+        (
+            "sft",
+            ["correction.kind=mask"],
+            "correction: nll learns from written responses, which have no sampler",
+        ),
+        (
+            "soft_tokens",
+            ["correction.kind=mask"],
+            "correction: `mask` needs old_logp, sampled_logp, which are defined per token",
+        ),
+        (
+            "sft",
+            ["loss_aggregation=seq_mean_token_sum_norm"],
+            "loss_aggregation: seq_mean_token_sum_norm divides by sample.max_tokens",
+        ),
+        (
+            "grpo",
+            ["objective={kind: grpo, reference_kl: 0.1, kl_estimator: exact}"],
+            "teacher: the objective grpo needs a teacher; set `teacher.path`",
+        ),
+        (
+            "grpo",
+            ["overlong={buffer: 120}"],
+            "overlong.buffer: 120 tokens before a limit of sample.max_tokens 120 would punish",
+        ),
+        (
+            "grpo",
+            ["sample.refill_rounds=2", AHEAD],
+            "sample.refill_rounds: the groups of a step are known when it is sampled",
+        ),
+        ("tip", ["sample.refill_rounds=2"], "sample.refill_rounds: replaces groups of equal"),
+        ("tip", ["token_advantage.kind=gtpo"], "token_advantage: gtpo compares advantages; add"),
+        ("tip", ["token_selection.kind=stapo"], "token_selection: stapo compares advantages; add"),
+        ("tip", ["rollout_filter.kind=gfpo"], "rollout_filter: gfpo compares advantages; add"),
+        ("sft", ["overlong={buffer: 4}"], "overlong: demonstrations have no reward; remove"),
+        (
+            "sft",
+            ["reward_combination={kind: weighted, weights: {tokens: -1}}"],
+            "reward_combination: demonstrations have no reward; remove",
+        ),
+        (
+            "grpo",
+            ["reward_combination={kind: lexicographic, order: [correct, -tokens, -form]}"],
+            "reward_combination: a task of kind arithmetic has no form; it has correct, reward, "
+            "tokens",
+        ),
+        ("grpo", ["correction={kind: mask, floor: 3}"], "floor 3 is not below cap 3"),
         (
             "soft_tokens",
             ["learn.updates_per_batch=2"],

@@ -117,6 +117,14 @@ def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> No
         ("d3s", {"name", "baseline", "rollout_filter", "token_selection"}),
         ("pods", {"name", "baseline", "rollout_filter", "advantage"}),
         ("entropy20", {"name", "baseline", "token_selection", "loss_aggregation"}),
+        ("dr_grpo", {"name", "baseline", "advantage", "loss_aggregation"}),
+        ("cispo", {"name", "baseline", "objective", "correction", "learn"}),
+        ("dapo", {"name", "baseline", "sample", "objective", "overlong", "learn"}),
+        ("gtpo", {"name", "baseline", "token_advantage"}),
+        ("stapo", {"name", "baseline", "token_selection"}),
+        ("clip_cov", {"name", "baseline", "token_selection", "loss_aggregation", "learn"}),
+        ("kl_cov", {"name", "baseline", "objective", "learn"}),
+        ("gfpo", {"name", "baseline", "rollout_filter", "advantage", "loss_aggregation"}),
     ],
 )
 def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(
@@ -412,7 +420,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (
             ["objective.kind=grppo"],
             "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, "
-            "distill, grpo, reinforce, "
+            "distill, grpo, cispo, kl_cov, reinforce, "
             "soft_reinforce, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
@@ -472,6 +480,16 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (
             ["objective.kind=grpo", "advantage.kind=group_normalized", "sample={}"],
             "sample.group_size: group_normalized compares the rollouts of a group; use 2 or more",
+        ),
+        (
+            ["token_selection.kind=paced"],
+            "token_selection: paced measures how often sampled answers to a prompt are right; add "
+            "a `sample` section",
+        ),
+        (
+            ["token_selection={kind: shuffled, of: {kind: paced}}", "sample={}"],
+            "sample.group_size: paced compares the answers to one prompt, and a single one is "
+            "always or never right; use 2 or more",
         ),
         (
             ["objective.kind=reinforce", "sample.group_size=3"],
@@ -682,7 +700,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "token_selection={kind: tip}",
             ],
             "token_selection: `tip` needs kl_reverse, which is defined per token; soft th"
-            "oughts have no tokens. Use a rule without it, or thought.kind=hard.",
+            "oughts have no tokens. Use one without it, or thought.kind=hard.",
         ),
         (
             [

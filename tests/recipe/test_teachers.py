@@ -56,6 +56,19 @@ REFUSED = {
         ["teacher.top_k=16", "token_selection.mode=compatibility"],
         "teacher: the evidence compatibility needs the teacher's probabilities of all ids",
     ),
+    "entropy": (
+        [SERVED, "token_selection={kind: fire_opd}"],
+        "teacher: the evidence teacher_entropy, teacher_logp needs the teacher's probabilities of "
+        "all ids",
+    ),
+    "objective": (
+        ["teacher.top_k=16", "objective={kind: entropy_aware_distill}"],
+        "teacher: the evidence teacher_entropy needs the teacher's probabilities of all ids",
+    ),
+    "rank": (
+        [SERVED, "token_selection={kind: shuffled, of: {kind: selectkd, top: 17}}"],
+        "token_selection.top: selectkd looks among the teacher's 17 likeliest ids, and it gives 16",
+    ),
     "temperature": (
         [
             SERVED,

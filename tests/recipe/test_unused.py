@@ -31,6 +31,8 @@ def test_no_shipped_recipe_has_one() -> None:
         ("sft", ["importance={layer: -2}"], "importance: all and nll read no `attention`"),
         ("sft", ["learn.final_lr_share=0.1", "learn.schedule=constant"], "learn.final_lr_share: "),
         ("tip", ["learn.old_logp=learner"], "learn.old_logp: distill has no ratio"),
+        ("grpo", ["objective.kl_estimator=k2"], "objective.kl_estimator: `reference_kl` is 0"),
+        ("grpo", ["objective.penalised_tokens=all"], "objective.penalised_tokens: the objective"),
         ("tip", ["track.project=mine"], "track.project: `track.service` names no service"),
         ("tip", ["track={tokens_every: 0, tokens_rollouts: 4}"], "track.tokens_rollouts: "),
         ("tip", ["cluster={canary_gap: 1}"], "cluster.canary_every, canary_gap, canary_ratio: "),

@@ -183,7 +183,8 @@ def test_in_bfloat16_nothing_is_clipped_while_nothing_has_moved(
         "evaluate=null",
         "track.tensorboard=false",
         "learn.warmup_steps=0",
-        f"objective={{kind: {objective}, importance_cap: 3}}",
+        f"objective={{kind: {objective}}}",
+        "correction={kind: truncate, cap: 3}",
     ]
     reports: list[Stats] = []
     with run_context(read_recipe(RECIPES / "grpo.yaml", overrides)) as context:
@@ -194,8 +195,9 @@ def test_in_bfloat16_nothing_is_clipped_while_nothing_has_moved(
     # The sampler computes in bfloat16 too, in other shapes: the gap is there, and in no ratio.
     assert 1e-4 < stats["sampler_gap_mean"] < 0.05
     assert stats["sampler_gap_mean"] < stats["sampler_gap_max"] < 1
-    assert stats["importance_weight"] == pytest.approx(1, abs=0.05)
-    assert stats["importance_weight"] != 1
+    assert stats["correction_weight_mean"] == pytest.approx(1, abs=0.05)
+    assert stats["correction_weight_mean"] != 1
+    assert stats["correction_truncated_share"] == 0
 
 
 def test_killed_between_two_updates_a_run_ends_with_the_bits_of_one_that_was_not(
@@ -209,7 +211,8 @@ def test_killed_between_two_updates_a_run_ends_with_the_bits_of_one_that_was_not
         "learn.updates_per_batch=4",
         "learn.warmup_steps=5",
         "sample.group_size=4",
-        "sample.max_tokens=12",
+        "sample.max_tokens=24",
+        "sample.refill_rounds=2",
         "evaluate=null",
         "track.tensorboard=false",
         "checkpoint.every=1",
@@ -240,6 +243,8 @@ def test_killed_between_two_updates_a_run_ends_with_the_bits_of_one_that_was_not
     ).read_bytes()
     for ours, theirs in zip(metrics(again), metrics(straight), strict=True):
         assert ours == theirs
+    assert all(line["trained_tokens"] for line in metrics(straight))
+    assert any(line["refill_rounds"] for line in metrics(straight))
 
 
 def metrics(directory: Path) -> list[dict[str, float]]:

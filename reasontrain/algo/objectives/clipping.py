@@ -1,4 +1,4 @@
-"""Clipped importance ratios of the policy gradient, and a correction for the sampler's rounding."""
+"""Clipped importance ratios of the policy gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from annotated_types import Gt
 from jaxtyping import Float
 
 from reasontrain.algo.objectives.reference_kl import ReferenceKl
-from reasontrain.types import Losses, Positive, TokenFields
+from reasontrain.types import Losses, TokenFields, TokenStats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,21 +22,14 @@ class ClippedRatio(ReferenceKl):
 
     `dual_clip` c bounds the loss of a negative advantage by c |A| (Ye et al. 2020, arXiv
     1912.09729; verl: 3); without it a large ratio makes it arbitrarily large.
-
-    `importance_cap` multiplies the loss of a token by min(p_old / p_sampler, importance_cap), a
-    constant (TIS, Yao et al. 2025; TRL's default cap is 3). It corrects for a sampler that
-    computes other log-probs than the learner, beside the clip and not within it, so `old_logp` is
-    the learner's (see `learn.old_logp`). The penalty is not multiplied.
     """
 
     dual_clip: Annotated[float, Gt(1)] | None = None
-    importance_cap: Positive | None = None
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Old log-probs, and those of sampler and reference if they are compared with."""
-        sampled = {"sampled_logp"} if self.importance_cap is not None else set()
-        return frozenset({"old_logp"} | sampled) | self.reference_evidence
+        """Old log-probs, and those of the reference if they are compared with."""
+        return frozenset({"old_logp"}) | self.reference_evidence
 
     def clipped_loss(
         self,
@@ -44,18 +37,20 @@ class ClippedRatio(ReferenceKl):
         bounds: tuple[float, float],
         logp_N: Float[Tensor, " N"],
         fields: TokenFields,
+        policy: TokenStats | None = None,
     ) -> Losses:
-        """-min(r A, clip(r) A) with this class's corrections and penalty.
+        """-min(r A, clip(r) A) with the dual clip and the penalty.
 
         Args:
             ratio_N: r at each token, differentiable.
             bounds: clip(r) is 1 - bounds[0] to 1 + bounds[1].
             logp_N: the policy's log-probs.
             fields: fields of the tokens.
+            policy: the policy's statistics, for an exact penalty.
 
         Returns:
-            Losses; the metrics are the ratio, the tokens whose gain is clipped, and those of the
-            corrections that are on.
+            Losses; the metrics are the ratio, the tokens whose gain is clipped, and that of the
+            penalty.
         """
         low, high = bounds
         gain_N = fields.advantage_N * ratio_N
@@ -67,10 +62,5 @@ class ClippedRatio(ReferenceKl):
             least_N = -self.dual_clip * fields.advantage_N.abs()
             is_clipped_N = is_clipped_N | (bounded_N < least_N)
             bounded_N = torch.maximum(bounded_N, least_N)
-        loss_N = -bounded_N
-        stats = {"ratio": ratio_N, "clipped": is_clipped_N}
-        if self.importance_cap is not None:
-            weight_N = torch.exp(fields.old_logp_N - fields.sampled_logp_N)
-            loss_N = loss_N * weight_N.clamp(max=self.importance_cap)
-            stats["importance_weight"] = weight_N
-        return self.penalised(Losses(loss=loss_N, stats=stats), logp_N, fields.old_logp_N, fields)
+        losses = Losses(loss=-bounded_N, stats={"ratio": ratio_N, "clipped": is_clipped_N})
+        return self.penalised(losses, logp_N, fields.old_logp_N, fields, policy)

@@ -25,11 +25,17 @@ class Gspo(ClippedRatio):
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
     kind: Literal["gspo"] = "gspo"
     clip_low: Positive = 3e-4
     clip_high: Positive = 4e-4
+
+    def __post_init__(self) -> None:
+        if self.kl_estimator == "exact":
+            raise ValueError(
+                "`kl_estimator: exact` reads the whole distribution at a token, and gspo the "
+                "log-probs of whole responses; use k3_ratio, or the objective grpo"
+            )
 
     def __call__(self, seen: SequenceStats) -> Losses:
         """One loss per token.

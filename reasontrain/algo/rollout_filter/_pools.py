@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from reasontrain import rng
 from reasontrain.algo._top_k import lexsort
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pool = Literal["group", "batch"]
+EPS = 1e-4
+"""Added to the standard deviation when advantages are renormalised, as PODS does."""
 
 
 def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
@@ -42,3 +44,13 @@ def has_signal(batch: Batch, pool_M: Int[Tensor, " M"], std_floor: float) -> boo
 def take(batch: Batch, kept: list[Int[Tensor, "..."]]) -> Batch:
     """The batch with these rollouts, in their order in the batch."""
     return batch.take(torch.cat([*kept, torch.zeros(0, dtype=torch.long)]).sort().values)
+
+
+def standardised(value_K: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """(value - mean) / (std + eps) with the n - 1 standard deviation; 0 for a single value."""
+    if len(value_K) < 2:
+        return torch.zeros_like(value_K)
+    centred_K = value_K.double() - value_K.double().mean()
+    return (centred_K / (centred_K.square().sum().div(len(value_K) - 1).sqrt() + EPS)).to(
+        value_K.dtype
+    )

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from reasontrain.algo._top_k import num_kept
 from reasontrain.algo.keep_ratio_schedule import LinearSchedule
-from reasontrain.algo.rollout_filter._pools import Pool, has_signal, pools, take
+from reasontrain.algo.rollout_filter._pools import Pool, has_signal, pools, standardised, take
 from reasontrain.types import Batch, NotNegative
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ _ROUNDING = 1e-12
 
 It is relative to the largest square and the largest absolute value.
 """
-_EPS = 1e-4
-"""Added to the standard deviation when advantages are renormalised, as PODS does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class MaxVariance:
         if self.renormalise:
             advantage_B = batch.advantage_B.clone()
             for pool_K in kept:
-                advantage_B[pool_K] = _standardised(batch.advantage_B[pool_K])
+                advantage_B[pool_K] = standardised(batch.advantage_B[pool_K])
             batch = replace(batch, advantage_B=advantage_B)
         return take(batch, kept)
 
@@ -104,13 +102,3 @@ def _sums_of_both_ends(
     """Sum of the values before index `below` and from index `above` on."""
     prefix = torch.nn.functional.pad(value_M.cumsum(0), (1, 0))
     return prefix[below_S] + prefix[-1] - prefix[above_S]
-
-
-def _standardised(value_K: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """(value - mean) / (std + eps) with the n - 1 standard deviation; 0 for a single value."""
-    if len(value_K) < 2:
-        return torch.zeros_like(value_K)
-    centred_K = value_K.double() - value_K.double().mean()
-    return (centred_K / (centred_K.square().sum().div(len(value_K) - 1).sqrt() + _EPS)).to(
-        value_K.dtype
-    )

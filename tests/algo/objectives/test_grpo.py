@@ -83,20 +83,6 @@ def test_a_clamp_of_log_ratios_bounds_ratio_and_penalty():
     assert slope_N.tolist() == [0.0]
 
 
-# p_old / p_sampler = e^0.5 = 1.6487 and e^2, capped at 3; the penalty of r = 1 is 0
-def test_a_capped_importance_weight_stands_beside_the_clip():
-    objective = Grpo(importance_cap=3.0, reference_kl=1.0)
-    logp = [-1.0, -1.0]
-    losses, slope_N = run(
-        objective, logp, [2.0, -2.0], old_logp=logp, sampled_logp=[-1.5, -3.0], ref_logp=logp
-    )
-    expected_N = tensor([-2 * math.exp(0.5), 6.0])
-    assert_close(losses.loss, expected_N)
-    assert_close(slope_N, expected_N)
-    assert_close(losses.stats["importance_weight"], tensor([math.exp(0.5), math.exp(2.0)]))
-    assert objective.required_evidence == {"old_logp", "sampled_logp", "ref_logp"}
-
-
 def test_needs():
     assert Grpo().required_evidence == {"old_logp"}
     assert Grpo(reference_kl=0.1).required_evidence == {"old_logp", "ref_logp"}

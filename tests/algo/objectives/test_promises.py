@@ -9,7 +9,17 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.objectives import Distill, Grpo, Nll, Objective, Reinforce
+from reasontrain.algo.objectives import (
+    Cispo,
+    Distill,
+    EntropyAwareDistill,
+    Grpo,
+    KlCov,
+    Nll,
+    Objective,
+    Reinforce,
+    SampledDistill,
+)
 from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused
 
@@ -22,6 +32,14 @@ OBJECTIVES: list[Objective] = [
     Grpo(reference_kl=0.2),
     Reinforce(),
     Reinforce(reference_kl=0.2),
+    SampledDistill(),
+    EntropyAwareDistill(),
+    EntropyAwareDistill(combine="switch", forward_weight=0.5),
+    Reinforce(reference_kl=0.2, kl_estimator="k2", entropy_bonus=0.1),
+    Grpo(reference_kl=0.2, kl_estimator="exact", entropy_bonus=0.1),
+    KlCov(),
+    Cispo(ratio_cap=1.3, ratio_floor=0.6),
+    Cispo(reference_kl=0.2, kl_estimator="k3_ratio", entropy_bonus=0.1),
 ]
 NUM_ROWS, WIDTH = 6, 9
 
@@ -40,9 +58,17 @@ class Inputs:
             normal(WIDTH, 4).requires_grad_(),
         )
         self.teacher = Teacher(normal(NUM_ROWS, 3), Head(normal(WIDTH, 3)))
-        logp = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
+        evidence = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
         ids_N = torch.randint(WIDTH, (NUM_ROWS,), generator=draw)
-        self.columns = TokenFields(ids_N=ids_N, advantage_N=normal(NUM_ROWS), evidence=logp)
+        advantage_N = normal(NUM_ROWS)
+        evidence["teacher_logp"] = -normal(NUM_ROWS).abs()
+        evidence["teacher_entropy"] = torch.tensor([0.1, 0.9, 2.0, 0.8, 0.0, 0.7]).double()
+        self.columns = TokenFields(
+            ids_N=ids_N,
+            advantage_N=advantage_N,
+            penalty_N=0.5 * (ids_N % 2).double(),
+            evidence=evidence,
+        )
         self.loss_weight_N = normal(NUM_ROWS).abs() + 0.1
 
     def gradient(
@@ -51,11 +77,7 @@ class Inputs:
         """Loss, dHidden over all six rows and dW, of some rows that are gathered first, as the
         learner does.
         """
-        columns = TokenFields(
-            ids_N=self.columns.ids_N[rows],
-            advantage_N=self.columns.advantage_N[rows],
-            evidence={name: column[rows] for name, column in self.columns.evidence.items()},
-        )
+        columns = self.columns[rows]
         teacher = Teacher(self.teacher.hidden_ND[rows], self.teacher.head)
         run = (columns, self.loss_weight_N[rows], objective)
         loss = fused(
@@ -139,11 +161,30 @@ def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tenso
         case Distill(beta=beta):
             m = torch.distributions.Categorical(probs=(1 - beta) * p.probs + beta * q.probs)
             return (1 - beta) * kl(p, m) + beta * kl(q, m)
+        case SampledDistill():
+            return -(inputs.columns.teacher_logp_N - logp_N.detach()) * logp_N
+        case EntropyAwareDistill(combine=combine, forward_weight=forward_weight):
+            uncertain_N = (inputs.columns.teacher_entropy_N >= 0.8).double()
+            reverse_N = kl(p, q) * (1 if combine == "add" else 1 - uncertain_N)
+            return reverse_N + forward_weight * uncertain_N * kl(q, p)
     toward_N = inputs.columns.ref_logp_N - logp_N
-    penalty_N = objective.reference_kl * (toward_N.exp() - toward_N - 1)
+    ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
+    estimates = {
+        "k3": toward_N.exp() - toward_N - 1,
+        "k3_ratio": ratio_N * (toward_N.exp() - toward_N - 1),
+        "k2": 0.5 * toward_N**2,
+        "exact": kl(p, q),
+    }
+    penalty_N = objective.reference_kl * estimates[objective.kl_estimator]
+    penalty_N = penalty_N - objective.entropy_bonus * p.entropy()
     if isinstance(objective, Reinforce):
         return penalty_N - advantage_N * logp_N
-    ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
+    if isinstance(objective, KlCov):
+        held_N = inputs.columns.penalty_N * (logp_N - inputs.columns.old_logp_N).abs()
+        return penalty_N + held_N - ratio_N * advantage_N
+    if isinstance(objective, Cispo):
+        weight_N = ratio_N.detach().clip(objective.ratio_floor, objective.ratio_cap)
+        return penalty_N - weight_N * advantage_N * logp_N
     unclipped_N, clipped_N = (
         ratio_N * advantage_N,
         ratio_N.clip(1 - objective.clip_low, 1 + objective.clip_high) * advantage_N,
