@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reasontrain.models import DType
-from reasontrain.recipe import Recipe, as_mapping, read_recipe, recipe_of
+from reasontrain.recipe import Recipe, as_mapping, folder_of, read_recipe, recipe_of
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -53,7 +53,7 @@ def train(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> Path:
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
     elif overrides:
-        recipe = recipe_of(as_mapping(recipe), overrides, recipe.name)
+        recipe = recipe_of(as_mapping(recipe), overrides, recipe.name, folder=folder_of(recipe))
     return train_recipe(recipe)
 
 

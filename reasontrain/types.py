@@ -29,6 +29,8 @@ NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 """Backends of the package `vocab`, which computes everything that is as wide as the vocabulary."""
+Scores = Literal["top_k", "sampled"]
+"""The ids of which a server gives a teacher's log-probs: its likeliest, or the sampled token."""
 Tail = Literal["bucket", "renormalise"]
 """The treatment of all ids outside of a teacher's K likeliest (see `vocab.top_k`)."""
 
@@ -224,6 +226,7 @@ class Rollout:
         loss_weight: factor of the loss of each response token; empty if all are 1.
         soft: embeddings of a soft chain of thought.
         concluded: False if the chain of thought was cut at its limit.
+        episode: the conversation with an environment; None without one.
     """
 
     problem: Problem
@@ -245,6 +248,26 @@ class Rollout:
     loss_weight: tuple[float, ...] = ()
     soft: SoftEmbeddings | None = None
     concluded: bool = True
+    episode: Episode | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """The facts of a conversation with an environment that its tokens do not show.
+
+    Attributes:
+        num_turns: turns of the policy.
+        num_observations: observations between them, without the one that `reset` gave.
+        num_cut: how many of these were cut at `observation_tokens`.
+        reward: the sum of the rewards of its turns; None if no turn had one.
+        failure: the way in which a call of the environment failed; None if none did.
+    """
+
+    num_turns: int
+    num_observations: int = 0
+    num_cut: int = 0
+    reward: float | None = None
+    failure: str | None = None
 
 
 class TokenKind(IntEnum):
@@ -286,6 +309,18 @@ class _EvidenceColumns:
         return self.evidence[name]
 
 
+class TeacherPrompt(NamedTuple):
+    """The prompt that a teacher sees in place of the student's.
+
+    Attributes:
+        ids: its token ids.
+        replaced: number of ids of the student's prompt, which they replace.
+    """
+
+    ids: tuple[int, ...]
+    replaced: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchTotals:
     """Totals of a whole optimiser step over all ranks; the only denominators of a loss.
@@ -317,7 +352,9 @@ class Batch(_EvidenceColumns):
     objectives that choose its tokens in the whole step (`objectives.kl_cov`). `loss_weight_BT`
     multiplies the weights of the selection (see `weighted`); None if it is 1 everywhere.
     `token_order_BT` orders tokens by (rollout, position) in every layout and serves to break ties.
-    `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of prompts.
+    `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of prompts,
+    `teacher_prompts` to the prompts of a teacher that sees others than the student, and
+    `teacher_index` to the teacher of each rollout if there are several.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -341,6 +378,8 @@ class Batch(_EvidenceColumns):
     step: int = 0
     soft: Mapping[int, SoftEmbeddings] = field(default_factory=dict)
     images: Mapping[int, Image] = field(default_factory=dict)
+    teacher_prompts: Mapping[int, TeacherPrompt] = field(default_factory=dict)
+    teacher_index: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:
@@ -351,6 +390,20 @@ class Batch(_EvidenceColumns):
     def length_B(self) -> Int[Tensor, " B"]:
         """Number of tokens of each rollout, without padding."""
         return (self.kind_BT != TokenKind.PAD).sum(1)
+
+    @property
+    def teacher_shift_B(self) -> Int[Tensor, " B"]:
+        """Tokens by which the teacher's prompt of each rollout is longer than the student's."""
+        shift_B = torch.zeros(len(self.rollout_B), dtype=torch.long)
+        for index, rollout in enumerate(self.rollout_B.tolist()):
+            if (prompt := self.teacher_prompts.get(rollout)) is not None:
+                shift_B[index] = len(prompt.ids) - prompt.replaced
+        return shift_B
+
+    @property
+    def teacher_length_B(self) -> Int[Tensor, " B"]:
+        """Number of tokens of each rollout as the teacher reads it."""
+        return self.length_B + self.teacher_shift_B
 
     @property
     def token_order_BT(self) -> Int[Tensor, "B T"]:

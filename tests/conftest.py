@@ -49,6 +49,7 @@ install_import_hook(CHECKED, "beartype.beartype")
 for annotation in (torch.Tensor, PreTrainedTokenizerBase):
     setattr(builtins, annotation.__name__, annotation)
 
+from reasontrain.algo import evidence  # noqa: E402  # as above
 from tests.graders import IdleWorkers  # noqa: E402  # imports what the hook must see first
 
 torch.set_num_threads(1)
@@ -69,6 +70,16 @@ def _same_seed() -> None:
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_evidence() -> Iterator[None]:
+    """Rows that plug-ins add to the table of evidence are gone after the test."""
+    before = dict(evidence._TABLE)
+    yield
+    if before != evidence._TABLE:
+        evidence._TABLE.clear()
+        evidence._TABLE.update(before)
 
 
 @pytest.fixture(scope="session")

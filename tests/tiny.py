@@ -4,6 +4,7 @@ samplers and the loop.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -22,7 +23,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.models import Policy, recompute_activations, testbed
 from reasontrain.models.varlen import register_varlen
-from reasontrain.types import Batch, Problem, Rollout, TokenKind
+from reasontrain.types import Batch, Problem, Rollout, TeacherPrompt, TokenKind
 
 VOCABULARY = testbed.VOCABULARY_SIZE
 SIZES = {
@@ -80,7 +81,7 @@ def policy(
 
 
 def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOCABULARY) -> Batch:
-    """Rollouts of many lengths in groups of two, with rewards, advantages and old log-probs."""
+    """Rollouts of many lengths in groups of two, with rewards, advantages and some evidence."""
     draw = torch.Generator().manual_seed(seed)
     kind_BT = torch.zeros(num, width, dtype=torch.long)
     for row in range(num):
@@ -102,8 +103,24 @@ def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOC
         {
             "old_logp": -3 - torch.rand(num, width, generator=draw),
             "ref_logp": -3 - torch.rand(num, width, generator=draw),
+            "teacher_logp": -3 - torch.rand(num, width, generator=draw),
+            "teacher_entropy": 2 * torch.rand(num, width, generator=draw),
         }
     )
+
+
+def with_teacher_prompts(data: Batch) -> Batch:
+    """The batch with prompts of a teacher, some longer than the student's and some shorter.
+
+    One rollout has none, so that the teacher sees that of the student.
+    """
+    prompts = {}
+    for index, rollout in enumerate(data.rollout_B.tolist()[1:]):
+        kind_T = data.kind_BT[index + 1]
+        replaced = int((kind_T == TokenKind.PROMPT).sum())
+        ids = tuple(range(5 + index, 5 + index + (1, 9, 3, 12, 2)[index % 5]))
+        prompts[rollout] = TeacherPrompt(ids, replaced)
+    return replace(data, teacher_prompts=prompts)
 
 
 def pairs(num: int = 3, *, seed: int = 0) -> Batch:

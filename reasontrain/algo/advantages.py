@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 
+from reasontrain.algo._plugin_checks import not_advantages
+from reasontrain.plugins import Component
 from reasontrain.types import NotNegative, UserError
 
 if TYPE_CHECKING:
@@ -81,7 +83,32 @@ class NoAdvantage:
         return torch.zeros_like(reward_B)
 
 
-Advantage = GroupNormalized | LeaveOneOut | MeanCentred | NoAdvantage
+@runtime_checkable
+class CustomAdvantage(Protocol):
+    """Advantages of a plug-in."""
+
+    @property
+    def kind(self) -> str:
+        """The `kind` that names it in the recipe."""
+        ...
+
+    def __call__(
+        self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
+        """Advantages of B rollouts."""
+        ...
+
+
+AdvantagePlugin = Annotated[
+    CustomAdvantage,
+    Component(
+        key="advantage",
+        noun="an advantage",
+        arguments=("reward_B", "group_B"),
+        check_result=not_advantages,
+    ),
+]
+Advantage = GroupNormalized | LeaveOneOut | MeanCentred | NoAdvantage | AdvantagePlugin
 
 
 def _group_sums(value_B: Float[Tensor, " B"], index_B: Int[Tensor, " B"]) -> Float[Tensor, " G"]:

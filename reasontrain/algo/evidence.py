@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Source = Literal["sampler", "policy", "teacher", "reference", "history", "unconditional", "stored"]
+Source = Literal[
+    "sampler", "policy", "teacher", "reference", "history", "unconditional", "stored", "plugin"
+]
 """Origin of the numbers.
 
 - `sampler`: reported with each rollout.
@@ -24,7 +26,12 @@ Source = Literal["sampler", "policy", "teacher", "reference", "history", "uncond
 - `unconditional`: scored before the run by a reference that does not see the prompt or the image,
   and stored on disk.
 - `stored`: read from a file that the recipe's `evidence` names.
+- `plugin`: computed from other evidence by a class that the recipe's `evidence` names.
 """
+
+Unit = Literal["nats", "probability", "share", "rank"]
+"""Units of evidence."""
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 Model = Literal["policy", "teacher", "reference", "history"]
 """A model that may need an additional forward pass in a step."""
@@ -37,6 +44,7 @@ _FORWARD_PASSES: Mapping[Source, frozenset[Model]] = {
     "history": frozenset({"history"}),
     "unconditional": frozenset(),
     "stored": frozenset(),
+    "plugin": frozenset(),
 }
 
 
@@ -50,7 +58,7 @@ class Evidence:
         chart: title of the report's chart that shows it; evidence of the same unit may share a
             chart.
         label: its name within that chart and beside a token.
-        unit: nats, a probability, or a share of a whole.
+        unit: nats, a probability, a share of a whole, or a rank, of which 1 is the likeliest.
         bounds: least and greatest possible value, in that unit.
         source: where the numbers come from.
         statistic: name of the statistic of the source's next-token distribution that measures it,
@@ -64,7 +72,7 @@ class Evidence:
     description: str
     chart: str
     label: str
-    unit: Literal["nats", "probability", "share"]
+    unit: Unit
     bounds: tuple[float, float]
     source: Source
     statistic: str | None = None
@@ -80,6 +88,7 @@ class Evidence:
 _LOG_PROBABILITY = (-math.inf, 0.0)
 _NOT_NEGATIVE = (0.0, math.inf)
 _FRACTION = (0.0, 1.0)
+_RANK = (1.0, math.inf)
 
 _ROWS = (
     Evidence(
@@ -135,6 +144,62 @@ _ROWS = (
         source="teacher",
         statistic="disagreement",
         needs_all_ids=True,
+    ),
+    Evidence(
+        name="teacher_entropy",
+        description="entropy of the teacher's next-token distribution",
+        chart="Entropy",
+        label="teacher",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="teacher",
+        statistic="teacher_entropy",
+        needs_all_ids=True,
+    ),
+    Evidence(
+        name="teacher_logp",
+        description="log-probability under the teacher",
+        chart="Log-probability",
+        label="teacher",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="teacher",
+        statistic="teacher_logp",
+        needs_all_ids=True,
+    ),
+    Evidence(
+        name="teacher_rank_of_argmax",
+        description="rank of the student's likeliest token in the teacher's distribution: 1 more "
+        "than the ids that the teacher finds likelier, and K + 1 if it is none of the K of "
+        "`teacher.top_k`",
+        chart="Rank",
+        label="student's likeliest token, by the teacher",
+        unit="rank",
+        bounds=_RANK,
+        source="teacher",
+        statistic="teacher_rank_of_argmax",
+    ),
+    Evidence(
+        name="sampled_rank",
+        description="rank of the token in the policy's distribution: 1 more than the ids that are "
+        "likelier",
+        chart="Rank",
+        label="token, by the policy",
+        unit="rank",
+        bounds=_RANK,
+        source="policy",
+        statistic="rank",
+    ),
+    Evidence(
+        name="entropy_top20",
+        description="entropy of the policy's 20 likeliest tokens, renormalised",
+        chart="Entropy",
+        label="20 likeliest",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="policy",
+        statistic="entropy_top20",
+        soft=True,
     ),
     Evidence(
         name="attention",
@@ -213,10 +278,27 @@ _ROWS = (
         bounds=_LOG_PROBABILITY,
         source="stored",
     ),
+    Evidence(
+        name="log_ratio",
+        description="log-probability under a positive model minus that under a negative one",
+        chart="Contrast of two models",
+        label="log ratio",
+        unit="nats",
+        bounds=(-math.inf, math.inf),
+        source="stored",
+    ),
 )
 
-EVIDENCE: Mapping[str, Evidence] = {row.name: row for row in _ROWS}
-"""The table: every kind of evidence by its name."""
+_TABLE: dict[str, Evidence] = {row.name: row for row in _ROWS}
+EVIDENCE: Mapping[str, Evidence] = _TABLE
+"""The table: every kind of evidence by its name, with those of plug-ins in use."""
+
+
+def declare(row: Evidence) -> None:
+    """Add the row of a plug-in to the table of this process; a later one replaces it."""
+    assert row.source == "plugin", "other rows are written above"
+    assert row.name not in {built_in.name for built_in in _ROWS}, "the recipe refuses the name"
+    _TABLE[row.name] = row
 
 
 def from_sources(names: Iterable[str], *sources: Source) -> frozenset[str]:

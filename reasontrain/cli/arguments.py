@@ -32,7 +32,7 @@ ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
 
 PRINTING = {
     *("plan", "show", "grade", "compare"),
-    *("doctor", "recipes", "suites", "launch", "schema", "completion"),
+    *("doctor", "recipes", "suites", "launch", "new", "schema", "completion"),
 }
 """Commands whose standard output is their result."""
 
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         _show,
         _validate,
         _report,
+        _lens,
         _compare,
         _leaderboard,
         _claims,
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         _recipes,
         _suites,
         _launch,
+        _new,
         _schema,
         _completion,
     ):
@@ -507,6 +509,40 @@ def _report(commands: Commands[_CommandParser]) -> None:
     command.set_defaults(run=run)
 
 
+def _lens(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "lens",
+        "Write a page that shows which tokens each selection rule keeps and why: recorded rollouts "
+        "with evidence as colour and several rules side by side.",
+        "reasontrain lens out/tip-tiny --rule top_entropy --rule '{kind: tip, mode: divergence}'",
+    )
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    command.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="a rule beside the recorded weights, as a recipe's token_selection; may be repeated "
+        "(default: every rule whose evidence was recorded, with the run's keep_ratio)",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output directory (default: RUN/lens for one run, ./lens for several)",
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.lens import write_lens
+        from reasontrain.lens.rules import parse_rule
+
+        rules = [parse_rule(text) for text in options.rule]
+        print(f"wrote {write_lens(options.runs, options.out, rules)}")
+
+    command.set_defaults(run=run)
+
+
 def _compare(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
@@ -821,6 +857,26 @@ def _launch(commands: Commands[_CommandParser]) -> None:
         from reasontrain.cli.resources import copy_launch_scripts
 
         for path in copy_launch_scripts(options.names, options.to, overwrite=options.force):
+            print(path)
+
+    command.set_defaults(run=run)
+
+
+def _new(commands: Commands[_CommandParser]) -> None:
+    command = _command(
+        commands,
+        "new",
+        "Write a template repository for a plug-in: a selection rule, its test and a recipe.",
+        "reasontrain new plugin my-rule",
+    )
+    command.add_argument("what", choices=("plugin",))
+    command.add_argument("name", metavar="NAME", help="name of the package, such as my-rule")
+    _destination(command)
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.new import new_plugin
+
+        for path in new_plugin(options.name, options.to, overwrite=options.force):
             print(path)
 
     command.set_defaults(run=run)

@@ -19,5 +19,5 @@ def score(path: Path, overrides: Sequence[str]) -> None:
         recipe, _ = stages.done(recipe)
         if isinstance(recipe.teacher, StoredTeacher):
             stages.score_teacher(recipe, recipe.teacher)
-        if recipe.evidence or not isinstance(recipe.teacher, StoredTeacher):
+        if recipe.stored_evidence or not isinstance(recipe.teacher, StoredTeacher):
             score_columns(recipe)

@@ -317,13 +317,17 @@ def shard_across_ranks(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list
 
 
 def atomic_units(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
-    """Lengths of the units that are never split, and the rollouts in each: 1, or 2 for pairs."""
+    """Lengths of the units that are never split, and the rollouts in each: 1, or 2 for pairs.
+
+    The length is that of the model that reads the longer sequence, student or teacher.
+    """
+    length_B = torch.maximum(batch.length_B, batch.teacher_length_B)
     if batch.pair_B is None:
-        return batch.length_B, 1
+        return length_B, 1
     assert torch.equal(batch.pair_B[1::2], batch.pair_B[::2] + 1), (
         "the two sides of a pair lie side by side"
     )
-    length_P2 = batch.length_B.view(-1, 2)
+    length_P2 = length_B.view(-1, 2)
     return (2 * length_P2.amax(1) if layout == "padded" else length_P2.sum(1)), 2
 
 

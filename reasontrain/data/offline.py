@@ -24,6 +24,7 @@ from reasontrain.data.rows import (
     USUAL,
     Layout,
     Part,
+    about_of,
     answer_of,
     check_unique,
     check_unrated,
@@ -42,6 +43,8 @@ PROMPTS = ("prompt", "problem", "question")
 RESPONSES = ("response", "completion", "output")
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, ...] = ("chosen", "rejected")
+_RESPONSE_COLUMNS = frozenset({*RESPONSES, *SIDES, "tokenizer"})
+"""Columns that say nothing of the problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,6 +327,7 @@ def _problem(
         answer=answer_of(row, layout, where),
         image=find_image(row, images, where),
         source=where,
+        about=about_of(row, layout.used | _RESPONSE_COLUMNS),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
+from reasontrain.data.environment import EnvironmentSettings
 from reasontrain.data.thought import Thought
 from reasontrain.types import AtLeastOne, NotNegative, Probability, Ratio
 
@@ -24,10 +25,11 @@ class Sampling:
         top_p: keep the fewest likeliest tokens that hold this share of what is left (nucleus
             sampling, Holtzman et al. 2020).
         min_p: keep tokens at least this probable relative to the likeliest (Nguyen et al. 2024).
-        max_tokens: most tokens of a response, its thought included.
+        max_tokens: most tokens of a response, its thought and observations included.
         stop: a response ends after the token that completes one of these texts.
         stop_ids: a response ends after one of these ids, or one of the model's end-of-sequence ids.
         thought: settings of the chain of thought; None for plain sampling.
+        environment: what answers the policy between its turns; None for responses of one turn.
     """
 
     learned: ClassVar[bool] = False
@@ -41,6 +43,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
     thought: Thought | None = None
+    environment: EnvironmentSettings | None = None
 
     def __post_init__(self) -> None:
         if "" in self.stop:
@@ -48,6 +51,11 @@ class Sampling:
                 "`stop` holds an empty text, which would end every response at once; remove it"
             )
         thought = self.thought
+        if thought is not None and self.environment is not None:
+            raise ValueError(
+                "`thought` and `environment` cannot be combined: a separate thought ends with an "
+                "answer, and not with a turn; remove one of them"
+            )
         if (
             thought is not None
             and thought.max_tokens + thought.max_answer_tokens >= self.max_tokens
@@ -57,6 +65,11 @@ class Sampling:
                 f"an answer of {thought.max_answer_tokens} and the text forced between them need "
                 f"more; raise `max_tokens`, or lower the limits of `thought`"
             )
+
+    @property
+    def has_environment_reward(self) -> bool:
+        """True if the environment computes the reward of a rollout, in place of the task."""
+        return self.environment is not None and self.environment.gives_reward
 
     @property
     def truncates(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reasontrain.data import storage
 from reasontrain.tasks.grading import UNFINISHED, Verdict
-from reasontrain.types import Problem, text_of
+from reasontrain.types import Episode, Problem, text_of
 
 ProblemSample = tuple[int, int]
 """The key of an answer: index of its problem in the suite and index of the sample, both from 0."""
@@ -20,7 +20,7 @@ class Reply:
 
     `num_tokens` is None if it is unknown. `reasoning` is a thought that the endpoint separated from
     the text; like a thought within <think>, it is stored for readers and never graded.
-    `unfinished` and `answer_start` are those of `Rollout`.
+    `unfinished`, `answer_start` and `episode` are those of `Rollout`.
     """
 
     text: str
@@ -29,6 +29,7 @@ class Reply:
     reasoning: str = ""
     unfinished: bool = False
     answer_start: int = 0
+    episode: Episode | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,10 @@ class EndpointRequests(ABC):
 
     def unsupported(self) -> dict[str, object]:
         """Settings that these requests cannot carry, by their names."""
-        return {"sampling.thought": self.sampling.thought}
+        return {
+            "sampling.thought": self.sampling.thought,
+            "sampling.environment": self.sampling.environment,
+        }
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from reasontrain.data.collate import num_sampled_tokens
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import ProblemSample, Reply
 from reasontrain.sampler import Sampler
@@ -103,7 +104,8 @@ def reply_of(rollout: Rollout) -> Reply:
     return Reply(
         text=rollout.text,
         truncated=rollout.truncated,
-        num_tokens=len(rollout.response_ids),
+        num_tokens=num_sampled_tokens([rollout]),
         unfinished=rollout.unfinished,
         answer_start=rollout.answer_start,
+        episode=rollout.episode,
     )

@@ -10,12 +10,21 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 from jaxtyping import Bool
 
+from reasontrain.data.environment import EnvironmentSettings
 from reasontrain.data.thought_marks import KNOWN
 from reasontrain.evaluation.answers import Answer, ProblemSample
 from reasontrain.evaluation.generation import AnswerFn
 from reasontrain.metrics.accuracy import Interval, estimate, mean_per_problem, summarise
 from reasontrain.recipe import Suite
-from reasontrain.tasks import AnswerFormat, Grader, Response, Scored, Task, Verdict
+from reasontrain.tasks import (
+    AnswerFormat,
+    Grader,
+    Response,
+    Scored,
+    Task,
+    Verdict,
+    grade_episodes,
+)
 from reasontrain.tasks.grading import UNFINISHED, Vote, group_votes
 from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import Problem, UserError
@@ -35,15 +44,31 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteGrader:
-    """The grading of a suite: a task with the common verifier, and what counts as an answer."""
+    """The grading of a suite: a task with the common verifier, and what counts as an answer.
+
+    `environment` answered between the turns of responses, and may have rewarded them.
+    """
 
     task: Task
     grader: Grader
     answer_format: AnswerFormat
+    environment: EnvironmentSettings | None = None
+
+    @property
+    def extracts_answers(self) -> bool:
+        """True if verdicts hold answers, of which majorities can be counted."""
+        by_environment = self.environment is not None and self.environment.gives_reward
+        return not (self.task.has_own_reward or by_environment)
 
     def __call__(self, responses: Sequence[Response]) -> list[Scored]:
         """Grade responses, in order."""
-        return self.task.grade(responses, self.grader, answer_format=self.answer_format)
+        return grade_episodes(
+            self.task,
+            responses,
+            self.grader,
+            self.environment,
+            answer_format=self.answer_format,
+        )
 
     def same(self, one: str, other: str, problem: Problem) -> bool:
         """Compare two extracted answers to a problem."""
@@ -176,6 +201,7 @@ def evaluate(
                         truncated=reply.truncated,
                         unfinished=reply.unfinished,
                         answer_start=reply.answer_start,
+                        episode=reply.episode,
                     )
                     for (m, _), reply in batch
                 ]
@@ -229,8 +255,8 @@ def _summarise(
     shape = (len(problems), suite.num_samples)
     correct_MS = np.array([a.verdict.correct for a in answers]).reshape(shape)
     dropped_rows = [(0, dropped), (0, 0)]
-    # the votes of a task with its own reward are unknown: it extracts no answers
-    has_votes = max(suite.pass_at, default=1) > 1 and not score.task.has_own_reward
+    # the votes of a task or environment with its own reward are unknown: it extracts no answers
+    has_votes = max(suite.pass_at, default=1) > 1 and score.extracts_answers
     vote_MS = (
         np.pad(
             np.array(_votes(answers, score.same)).reshape(shape),

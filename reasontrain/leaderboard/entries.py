@@ -43,7 +43,8 @@ class Entry:
     """A row: a run at its last evaluation, or the model of a report.
 
     `slug` is the stem of its files, `about` a short description, and `history` has every evaluation
-    during training. Rows of one `arm` differ only in their seed.
+    during training. Rows of one `arm` differ only in their seed. `pages` are other pages of a run
+    that exist, by name.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Entry:
     history: tuple[EvaluationRecord, ...] = ()
     recipe: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    pages: Mapping[str, Path] = field(default_factory=dict)
 
 
 def read_entries(paths: Sequence[Path]) -> tuple[Entry, ...]:
@@ -112,6 +114,11 @@ def _run(directory: RunDirectory) -> Entry:
         history=tuple(sorted(history.values(), key=lambda e: e.step)),
         recipe=run.recipe,
         environment=run.environment,
+        pages={
+            name: page
+            for name, page in (("report", directory.report_page), ("lens", directory.lens_page))
+            if page.is_file()
+        },
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from reasontrain.data import storage
 from reasontrain.leaderboard import drawing, files
@@ -51,7 +53,7 @@ def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) 
     for name, text in texts.items():
         _write(out / name, text)
     for entry in entries:
-        for name, text in render_entry(entry).items():
+        for name, text in render_entry(entry, out / "runs").items():
             _write(out / "runs" / name, text)
     return out / "index.html"
 
@@ -83,8 +85,8 @@ def render_board(entries: Sequence[Entry], board_columns: Sequence[BoardColumn])
     return _render("board.html.j2", values)
 
 
-def render_entry(entry: Entry) -> dict[str, str]:
-    """The pages of one row by file name; a row with many answers has several."""
+def render_entry(entry: Entry, folder: Path) -> dict[str, str]:
+    """The pages of one row by file name, for this folder; a row with many answers has several."""
     suites = [transcript(r.evaluation, read_answers(r.answers)) for r in entry.results if r.answers]
     pages = parts(suites)
     num_right = {suite.name: sum(answer.correct for answer in suite.answers) for suite in suites}
@@ -101,10 +103,16 @@ def render_entry(entry: Entry) -> dict[str, str]:
                 "number": number,
                 "names": names,
                 "num_right": num_right,
+                "pages": {name: _address(page, folder) for name, page in entry.pages.items()},
             },
         )
         for number, (name, part) in enumerate(zip(names, pages, strict=True), 1)
     }
+
+
+def _address(page: Path, folder: Path) -> str:
+    """The address of a page on this machine, relative to a folder of the site."""
+    return quote(Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix())
 
 
 def _shown(column: BoardColumn) -> _Column:

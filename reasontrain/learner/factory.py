@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from reasontrain import models
+from reasontrain.algo.custom_evidence import declare_custom
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.data.stored_top_k import TopKStore
 from reasontrain.learner.engine import PlainEngine, TrainingEngine
@@ -22,6 +23,7 @@ from reasontrain.learner.lora import adapt
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, LocalModel, UnshardedModel
+from reasontrain.learner.teacher_states import SeveralTeachers
 from reasontrain.learner.top_k_teacher import StoredTopK, TopKSource
 from reasontrain.models import DType, Importance, ModelSettings, Placement, Policy
 from reasontrain.models.attention import check
@@ -32,6 +34,7 @@ from reasontrain.recipe import (
     Recipe,
     ServedTeacher,
     StoredTeacher,
+    TeacherMixture,
     WeightsTeacher,
     Zero,
 )
@@ -43,10 +46,10 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     `teacher` replaces the recipe's, if it runs in another process.
     Ranks join their process group before (see `distributed`).
     """
+    declare_custom(recipe.custom_evidence)  # this process may not have read the recipe
     # Frozen models come first: divided among ranks they leave room for the policy, whose own files
     # are then read.
-    if teacher is None and recipe.teacher_model is not None:
-        teacher = frozen(recipe, recipe.teacher_model)
+    loaded = teacher or loaded_teacher(recipe)
     reference = None
     measured = forward_passes(recipe.measured_evidence)
     if "reference" in measured and (recipe.reference or not recipe.model.lora):
@@ -74,7 +77,7 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
         recipe.learn,
         steps=recipe.schedule_steps,
         temperature=recipe.temperature,
-        teacher=teacher or top_k_source(recipe),
+        teacher=loaded or top_k_source(recipe),
         compared=recipe.teacher_model,
         reference=reference,
         history=history,
@@ -89,7 +92,7 @@ def compose_learner(
     *,
     steps: int,
     temperature: float = 1.0,
-    teacher: FrozenModel | TopKSource | None = None,
+    teacher: FrozenModel | SeveralTeachers | TopKSource | None = None,
     compared: WeightsTeacher | None = None,
     reference: FrozenModel | None = None,
     history: History | None = None,
@@ -104,7 +107,7 @@ def compose_learner(
         steps: the steps that the learning rate's schedule spans.
         temperature: divides the logits wherever a model is scored.
         teacher: the model that divergences are measured against.
-        compared: how many ids of a teacher with weights are compared; None: all.
+        compared: how many ids of a single teacher with weights are compared; None: all.
         reference: the model of `ref_logp`; None for the policy without its adapters.
         history: the earlier version of the policy for `history_logp`.
         importance: which attention is looked at.
@@ -148,6 +151,15 @@ def top_k_source(recipe: Recipe) -> TopKSource | None:
 
         return ServedTopK(teacher)
     return None
+
+
+def loaded_teacher(recipe: Recipe) -> FrozenModel | SeveralTeachers | None:
+    """The recipe's teacher with weights, or several of them."""
+    models = tuple(frozen(recipe, settings) for settings in recipe.teacher_models.values())
+    if not models or recipe.teacher_model is not None:
+        return models[0] if models else None
+    weights = recipe.teacher.weights if isinstance(recipe.teacher, TeacherMixture) else None
+    return SeveralTeachers(models, weights)
 
 
 def placement_of(recipe: Recipe) -> Placement:

@@ -32,7 +32,7 @@ def token_loss(
     objective: TokenObjective,
     *,
     temperature: float,
-    teacher: vocab.Teacher | vocab.TopKTeacher | None,
+    teacher: vocab.AnyTeacher | None,
 ) -> HeadComputation:
     """The loss of N tokens, each a function of its own distribution.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -13,11 +12,13 @@ from torch import Tensor
 from reasontrain import vocab
 from reasontrain.algo import evidence
 from reasontrain.data.micro_batches import MicroBatch, MicroBatchTokens
+from reasontrain.data.teacher_view import teacher_sequence
 from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
-from reasontrain.learner.policy_module import FrozenModel, HeadComputation, RequestedModel
-from reasontrain.learner.top_k_teacher import TopKSource, sequence, teacher_at
+from reasontrain.learner.policy_module import FrozenModel, HeadComputation
+from reasontrain.learner.teacher_states import PartialStates, SeveralTeachers, TeacherStates
+from reasontrain.learner.top_k_teacher import TopKSource, teacher_at
 from reasontrain.metrics.working import working
 from reasontrain.models import Importance
 from reasontrain.models.attention import measure_attention
@@ -41,7 +42,7 @@ class Observer:
         engine: TrainingEngine,
         *,
         temperature: float = 1.0,
-        teacher: FrozenModel | TopKSource | None = None,
+        teacher: FrozenModel | SeveralTeachers | TopKSource | None = None,
         compared: WeightsTeacher | None = None,
         reference: FrozenModel | None = None,
         history: History | None = None,
@@ -53,7 +54,7 @@ class Observer:
             engine: runs the policy.
             temperature: divides the policy's logits, and those of models it is compared with.
             teacher: measures divergences, if evidence or objective needs them.
-            compared: how many ids of a teacher with weights are compared; None: all.
+            compared: how many ids of a single teacher with weights are compared; None: all.
             reference: measures `ref_logp`; without it, the policy with its adapters switched off.
             history: an earlier version of the policy, for `history_logp`.
             importance: which attention is looked at.
@@ -63,24 +64,25 @@ class Observer:
         self.reference = reference
         self.history = history or History()
         self.importance = importance or Importance()
-        self.teacher_hidden: dict[int, tuple[Int[Tensor, " N"], Float[Tensor, "N D"]]] = {}
-        self._no_teacher_hidden: Float[Tensor, "0 D"] | None = None
-        self._teacher = teacher
-        self._compared = compared
+        self._source = teacher if isinstance(teacher, TopKSource) else None
+        self._states = (
+            None
+            if teacher is None or isinstance(teacher, TopKSource)
+            else TeacherStates(teacher, compared)
+        )
 
     @property
-    def teacher(self) -> FrozenModel:
-        """The teacher with weights, if something is compared with it."""
-        assert self._teacher is not None, "the recipe refuses a comparison without a teacher"
-        assert not isinstance(self._teacher, TopKSource), "it has no hidden states"
-        return self._teacher
+    def teacher_states(self) -> TeacherStates:
+        """The teachers with weights, if something is compared with them."""
+        assert self._states is not None, "the recipe refuses a comparison without a teacher"
+        return self._states
 
     def forget(self) -> None:
         """Drop the teacher's hidden states, or its log-probabilities of the step."""
-        self.teacher_hidden.clear()
-        self._no_teacher_hidden = None
-        if isinstance(self._teacher, TopKSource):
-            self._teacher.forget()
+        if self._states is not None:
+            self._states.forget()
+        if self._source is not None:
+            self._source.forget()
 
     def columns(
         self,
@@ -103,7 +105,7 @@ class Observer:
         with working("measuring evidence", "tokens", total) as work:
             for index, (micro, tokens) in enumerate(zip(micro_batches, cut, strict=True)):
                 if needs_teacher:
-                    self.request_teacher(cut[index : index + IN_FLIGHT])
+                    self.request_teacher(batch, cut[index : index + IN_FLIGHT])
                 measured = self._measure(batch, tokens, required_evidence)
                 unmeasured = required_evidence - measured.keys()
                 assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
@@ -121,52 +123,39 @@ class Observer:
     @property
     def keeps_teacher_hidden(self) -> bool:
         """True if `columns` has run the teacher on the batch."""
-        return self._no_teacher_hidden is not None
+        return self._states is not None and self._states.are_kept
 
-    def request_teacher(self, upcoming: Sequence[MicroBatchTokens]) -> None:
+    def request_teacher(self, batch: Batch, upcoming: Sequence[MicroBatchTokens]) -> None:
         """Let a teacher in another process start on these."""
-        if isinstance(self._teacher, RequestedModel):
-            for tokens in upcoming:
-                self._teacher.request(tokens.micro_batch, tokens.logit_position_N)
+        if self._states is not None:
+            self._states.request(batch, upcoming)
 
     def fetch_teacher(self, batch: Batch, cut: Sequence[MicroBatchTokens]) -> None:
         """Fetch the log-probabilities of a teacher without weights for all of these at once."""
-        if isinstance(self._teacher, TopKSource):
+        if self._source is not None:
             rollouts = [int(i) for tokens in cut for i in tokens.rollout_N.unique()]
             with self.engine.timer("frozen_forward"):
-                self._teacher.fetch(sequence(batch, index) for index in rollouts)
+                self._source.fetch(teacher_sequence(batch, index) for index in rollouts)
 
     @contextmanager
-    def teacher_at(
-        self, batch: Batch, tokens: MicroBatchTokens
-    ) -> Iterator[vocab.Teacher | vocab.TopKTeacher]:
+    def teacher_at(self, batch: Batch, tokens: MicroBatchTokens) -> Iterator[vocab.AnyTeacher]:
         """The teacher at these tokens, for use within the block."""
-        if isinstance(self._teacher, TopKSource):
-            yield teacher_at(self._teacher, batch, tokens).to(self.engine.policy.device)
+        if self._source is not None:
+            yield teacher_at(self._source, batch, tokens).to(self.engine.policy.device)
             return
-        hidden_ND = self.teacher_hidden_at(batch, tokens)
-        with self.engine.timer("frozen_forward"), self.teacher.head() as head:
-            yield self._compare(hidden_ND, head)
+        states = self._teacher_states_at(batch, tokens)
+        with (
+            self.engine.timer("frozen_forward"),
+            self.teacher_states.compare(states, len(tokens)) as teacher,
+        ):
+            yield teacher
 
-    def _compare(
-        self, hidden_ND: Float[Tensor, "N D"], head: vocab.Head
-    ) -> vocab.Teacher | vocab.TopKTeacher:
-        """The teacher with these hidden states, or its likeliest ids alone."""
-        if self._compared is None or self._compared.top_k is None:
-            return vocab.Teacher(hidden_ND, head)
-        return replace(vocab.top_k(hidden_ND, head, self._compared.top_k), tail=self._compared.tail)
-
-    def teacher_hidden_at(self, batch: Batch, tokens: MicroBatchTokens) -> Float[Tensor, "N D"]:
-        """The teacher's hidden states that predict these tokens, kept by `columns` or run now."""
-        if self._no_teacher_hidden is None:
-            with self.engine.timer("frozen_forward"):
-                return self.teacher.hidden(tokens.micro_batch, tokens.logit_position_N)
-        parts = [self._no_teacher_hidden]
-        for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
-            kept_N, hidden_ND = self.teacher_hidden[int(batch.rollout_B[index])]
-            token_N = tokens.token_N[tokens.local_N == local]
-            parts.append(hidden_ND[torch.searchsorted(kept_N, token_N).to(hidden_ND.device)])
-        return torch.cat(parts)
+    def _teacher_states_at(self, batch: Batch, tokens: MicroBatchTokens) -> list[PartialStates]:
+        """The hidden states that predict these tokens, kept by `columns` or computed now."""
+        if self.teacher_states.are_kept:
+            return self.teacher_states.at(batch, tokens)
+        with self.engine.timer("frozen_forward"):
+            return self.teacher_states.run(batch, tokens)
 
     @torch.no_grad()
     def _measure(
@@ -219,23 +208,14 @@ class Observer:
     ) -> Mapping[str, Tensor]:
         """Statistics of policy and teacher together; the teacher's hidden states are kept."""
         micro = tokens.micro_batch
-        if isinstance(self._teacher, TopKSource):
-            teacher = teacher_at(self._teacher, batch, tokens).to(self.engine.policy.device)
-            compute = self._statistics(tokens.of(batch.ids_BT), names, teacher)
+        ids_N = tokens.of(batch.ids_BT)
+        if self._source is not None:
+            source = teacher_at(self._source, batch, tokens).to(self.engine.policy.device)
+            compute = self._statistics(ids_N, names, source)
             return self.forward(micro, tokens.logit_position_N, compute)
-        hidden_ND = self.teacher.hidden(micro, tokens.logit_position_N)
-        # The empty slice tells the width D to a micro-batch of which no rollout is kept.
-        self._no_teacher_hidden = hidden_ND[:0]
-        for local, index in enumerate(micro.index_K.tolist()):
-            among_N = tokens.local_N == local
-            self.teacher_hidden[int(batch.rollout_B[index])] = (
-                tokens.token_N[among_N],
-                hidden_ND[among_N],
-            )
-        with self.teacher.head() as head:
-            compute = self._statistics(
-                tokens.of(batch.ids_BT), names, self._compare(hidden_ND, head)
-            )
+        states = self.teacher_states.measure(batch, tokens)
+        with self.teacher_states.compare(states, len(tokens)) as teacher:
+            compute = self._statistics(ids_N, names, teacher)
             return self.forward(micro, tokens.logit_position_N, compute)
 
     def _by_reference(
@@ -271,7 +251,7 @@ class Observer:
         self,
         ids_N: Int[Tensor, " N"],
         names: list[str],
-        teacher: vocab.Teacher | vocab.TopKTeacher | None,
+        teacher: vocab.AnyTeacher | None,
     ) -> HeadComputation:
         """The computation that measures these statistics of a model's distribution."""
 

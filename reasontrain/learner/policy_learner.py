@@ -278,7 +278,7 @@ class PolicyLearner:
         with working("learning", "tokens", sum(sizes)) as work:
             for index, tokens in enumerate(run):
                 if needs_teacher:
-                    self.observer.request_teacher(run[index : index + IN_FLIGHT])
+                    self.observer.request_teacher(batch, run[index : index + IN_FLIGHT])
                 result = self._forward_backward(batch, tokens, weight_BT, loss_weight_BT, objective)
                 results.append({name: value.detach() for name, value in result.items()})
                 work.done += sizes[index]
@@ -573,4 +573,5 @@ def _same_rollouts(first: Batch, second: Batch) -> bool:
         and (first.seed, first.step) == (second.seed, second.step)
         and first.soft == second.soft
         and first.images == second.images
+        and first.teacher_prompts == second.teacher_prompts
     )

@@ -27,6 +27,8 @@ from reasontrain.vocab.analytic import LOGP_FLOOR
 
 SMALLEST_REST = 2.0**-24
 """Least mass of all other ids: a server's log-probs are float32, whose sum is known no better."""
+LARGEST_LOGP = 0.01
+"""Largest log-prob that passes for one: rounding may leave it slightly above 0."""
 PATH = "completions"
 JOIN_S = 1.0
 """The time for requests in flight to end after a failure, in seconds."""
@@ -40,7 +42,12 @@ class ServedTopK:
     def __init__(self, teacher: ServedTeacher) -> None:
         """Nothing is sent yet; raises UserError if the address is no URL."""
         self.teacher = teacher
-        self.tail: Tail = teacher.tail
+        self.tail: Tail | None = teacher.tail if teacher.scores == "top_k" else None
+        self._read: Read = (
+            read_sampled
+            if teacher.scores == "sampled"
+            else partial(read_scores, top_k=teacher.top_k)
+        )
         self.endpoint = endpoint_of(teacher)
         self._known: dict[str, TopKTokens] = {}
 
@@ -60,7 +67,7 @@ class ServedTopK:
         with open_client(self.endpoint) as http_client:
             client = EndpointClient(self.endpoint, http_client, stop)
             futures = {
-                pool.submit(self._complete, client, ids, read_scores): key
+                pool.submit(self._complete, client, ids, self._read): key
                 for key, ids in missing.items()
             }
             try:
@@ -88,22 +95,27 @@ class ServedTopK:
         """
         with open_client(self.endpoint) as http_client:
             client = EndpointClient(self.endpoint, http_client, Event())
-            self._complete(client, list(ids), partial(check_tokens, texts=texts))
+            self._complete(client, list(ids), partial(check_tokens, texts=texts, read=self._read))
 
-    def _complete(
-        self, client: EndpointClient, ids: list[int], read: Callable[..., TopKTokens]
-    ) -> TopKTokens:
+    def _complete(self, client: EndpointClient, ids: list[int], read: Read) -> TopKTokens:
         """Send one sequence and read its numbers."""
+        num = -1 if self.teacher.top_k is None else self.teacher.top_k
+        if self.teacher.scores == "sampled":
+            num = 1  # vLLM adds the token itself where it is not the likeliest
         body = {
             "model": self.teacher.model,
             "prompt": ids,
             "max_tokens": 1,  # none is not allowed by every version
             "temperature": 0.0,
-            "prompt_logprobs": -1 if self.teacher.top_k is None else self.teacher.top_k,
+            "prompt_logprobs": num,
             "return_token_ids": True,
         }
-        numbers = partial(read, ids=ids, top_k=self.teacher.top_k, host=self.endpoint.host)
+        numbers = partial(read, ids=ids, host=self.endpoint.host)
         return client.complete(PATH, body, numbers)
+
+
+Read = Callable[..., TopKTokens]
+"""Reads the numbers of a sequence from a completion, given `ids` and `host`."""
 
 
 def endpoint_of(teacher: ServedTeacher) -> Endpoint:
@@ -143,22 +155,9 @@ def read_scores(content: Json, *, ids: Sequence[int], top_k: int | None, host: s
         RunError: the numbers are not those of these ids.
         KeyError, IndexError, TypeError, ValueError: the content is not such a completion.
     """
-    choice = first_choice(content)
-    echoed = choice["prompt_token_ids"]
-    if echoed != list(ids):
-        num = len(echoed) if isinstance(echoed, list) else 0
-        raise RunError(
-            f"the teacher at {host} scored other token ids than were sent ({num} for {len(ids)}); "
-            "its server must take token ids as they are"
-        )
-    positions = choice["prompt_logprobs"]
-    if not isinstance(positions, list) or len(positions) != len(ids):
-        num = len(positions) if isinstance(positions, list) else 0
-        raise RunError(
-            f"the teacher at {host} returns log-probs of {num} tokens for {len(ids)} that were "
-            "sent; its server must return prompt_logprobs of every token"
-        )
-    rows = [_likeliest(as_object(position), top_k) for position in positions[1:]]
+    rows = [
+        _likeliest(as_object(position), top_k) for position in _positions(content, ids, host)[1:]
+    ]
     if top_k is not None and (short := min((len(row) for row in rows), default=top_k)) < top_k:
         raise RunError(
             f"the teacher at {host} returns {short} log-probs at a token, and teacher.top_k is "
@@ -183,6 +182,61 @@ def read_scores(content: Json, *, ids: Sequence[int], top_k: int | None, host: s
     return TopKTokens(ids_TK, logp_TK, rest_T)
 
 
+def _positions(content: Json, ids: Sequence[int], host: str) -> list[Json]:
+    """The log-probs of every token that was sent; raises as `read_scores` does."""
+    choice = first_choice(content)
+    echoed = choice["prompt_token_ids"]
+    if echoed != list(ids):
+        num = len(echoed) if isinstance(echoed, list) else 0
+        raise RunError(
+            f"the teacher at {host} scored other token ids than were sent ({num} for {len(ids)}); "
+            "its server must take token ids as they are"
+        )
+    positions = choice["prompt_logprobs"]
+    if not isinstance(positions, list) or len(positions) != len(ids):
+        num = len(positions) if isinstance(positions, list) else 0
+        raise RunError(
+            f"the teacher at {host} returns log-probs of {num} tokens for {len(ids)} that were "
+            "sent; its server must return prompt_logprobs of every token"
+        )
+    return positions
+
+
+def read_sampled(content: Json, *, ids: Sequence[int], host: str) -> TopKTokens:
+    """Read the log-prob of each token itself.
+
+    Args:
+        content: the completion.
+        ids: the ids that were sent.
+        host: the server, for messages.
+
+    Returns:
+        One id for each token but the first, which nothing predicts.
+
+    Raises:
+        RunError: the numbers are not those of these ids.
+        KeyError, IndexError, TypeError, ValueError: the content is not such a completion.
+    """
+    logps: list[float] = []
+    for token, position in list(zip(ids, _positions(content, ids, host), strict=True))[1:]:
+        entry = as_object(position).get(str(token))
+        if entry is None:
+            raise RunError(
+                f"the teacher at {host} returns no log-prob of a token that was sent (id {token}); "
+                "its server must return that of each token, as vLLM does"
+            )
+        logps.append(_number(as_object(entry)["logprob"]))
+    logp_T = torch.tensor(logps)
+    if not torch.isfinite(logp_T).all() or bool((logp_T > LARGEST_LOGP).any()):
+        raise RunError(
+            f"the teacher at {host} returns a log-prob of {float(logp_T.max()):.4g}; it must be "
+            "that of a probability"
+        )
+    ids_T1 = torch.tensor(ids[1:])[:, None]
+    rest_T = (-torch.expm1(logp_T.double())).clamp(min=SMALLEST_REST).log().float()
+    return TopKTokens(ids_T1, logp_T[:, None], rest_T)
+
+
 def _likeliest(position: Mapping[str, Json], top_k: int | None) -> list[tuple[int, float]]:
     """Ids and log-probs at one token, likeliest first.
 
@@ -190,16 +244,20 @@ def _likeliest(position: Mapping[str, Json], top_k: int | None) -> list[tuple[in
     """
     pairs: list[tuple[int, float]] = []
     for token, entry in position.items():
-        logp = as_object(entry)["logprob"]
-        if isinstance(logp, bool) or not isinstance(logp, int | float) or math.isnan(logp):
-            raise ValueError(f"{logp!r} is not a log-probability")
-        pairs.append((int(token), float(logp)))
+        pairs.append((int(token), _number(as_object(entry)["logprob"])))
     pairs.sort(key=lambda pair: (-pair[1], pair[0]))
     return pairs[:top_k]
 
 
+def _number(logp: Json) -> float:
+    """A log-probability of a server; raises ValueError if it is none."""
+    if isinstance(logp, bool) or not isinstance(logp, int | float) or math.isnan(logp):
+        raise ValueError(f"{logp!r} is not a log-probability")
+    return float(logp)
+
+
 def check_tokens(
-    content: Json, *, ids: Sequence[int], texts: Sequence[str], top_k: int | None, host: str
+    content: Json, *, ids: Sequence[int], texts: Sequence[str], host: str, read: Read
 ) -> TopKTokens:
     """Read numbers as `read_scores` does, and compare the texts of the tokens with the student's.
 
@@ -210,14 +268,14 @@ def check_tokens(
         content: the completion.
         ids: the ids that were sent.
         texts: their texts by the student's tokenizer.
-        top_k: number of ids at each token; None for all.
         host: the server, for messages.
+        read: reads the numbers.
 
     Raises:
         UserError: most of the texts differ: the teacher has another tokenizer.
         RunError: as `read_scores` does.
     """
-    scored = read_scores(content, ids=ids, top_k=top_k, host=host)
+    scored = read(content, ids=ids, host=host)
     positions = first_choice(content)["prompt_logprobs"]
     assert isinstance(positions, list), "it has been read"
     differing: list[str] = []

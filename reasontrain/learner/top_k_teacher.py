@@ -10,6 +10,7 @@ import torch
 from reasontrain import vocab
 from reasontrain.data.micro_batches import MicroBatchTokens
 from reasontrain.data.stored_top_k import TopKStore, TopKTokens
+from reasontrain.data.teacher_view import teacher_sequence
 from reasontrain.types import Batch, Tail
 
 
@@ -17,7 +18,8 @@ from reasontrain.types import Batch, Tail
 class TopKSource(Protocol):
     """A teacher that gives log-probabilities of a few ids for sequences of token ids."""
 
-    tail: Tail
+    tail: Tail | None
+    """The treatment of all other ids; None if the ids are the tokens themselves."""
 
     def fetch(self, sequences: Iterable[Sequence[int]]) -> None:
         """Have the numbers of these sequences at hand; called before `of`."""
@@ -37,7 +39,7 @@ class StoredTopK:
 
     def __init__(self, store: TopKStore, tail: Tail) -> None:
         self.store = store
-        self.tail = tail
+        self.tail: Tail | None = tail
 
     def fetch(self, sequences: Iterable[Sequence[int]]) -> None:
         """See `TopKSource`: they are in memory."""
@@ -50,20 +52,17 @@ class StoredTopK:
         """See `TopKSource`: written responses come again."""
 
 
-def sequence(batch: Batch, index: int) -> list[int]:
-    """The token ids of one rollout of a batch, prompt and response."""
-    ids: list[int] = batch.ids_BT[index, : int(batch.length_B[index])].tolist()
-    return ids
-
-
-def teacher_at(source: TopKSource, batch: Batch, tokens: MicroBatchTokens) -> vocab.TopKTeacher:
+def teacher_at(
+    source: TopKSource, batch: Batch, tokens: MicroBatchTokens
+) -> vocab.TopKTeacher | vocab.SampledTeacher:
     """The teacher at N tokens of a micro-batch, on the CPU."""
     parts: list[TopKTokens] = []
     for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
         token_M = tokens.token_N[tokens.local_N == local]
         if not len(token_M):
             continue
-        scored = source.of(sequence(batch, index))
+        scored = source.of(teacher_sequence(batch, index))
+        # Counted from the end, where the prompts of student and teacher make no difference.
         row_M = token_M - (int(batch.length_B[index]) - len(scored))
         assert int(row_M.min()) >= 0, "tokens that are trained belong to the scored response"
         parts.append(
@@ -79,4 +78,6 @@ def teacher_at(source: TopKSource, batch: Batch, tokens: MicroBatchTokens) -> vo
         logq_NK[rows, : part.ids_TK.shape[1]] = part.logp_TK
         start += len(part)
     rest_N = torch.cat([torch.zeros(0), *(part.log_rest_T for part in parts)])
+    if source.tail is None:
+        return vocab.SampledTeacher(logq_NK[:, 0])
     return vocab.TopKTeacher(ids_NK, logq_NK, rest_N, source.tail)

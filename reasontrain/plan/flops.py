@@ -9,23 +9,24 @@ not padding. Not counted: adapters, norms, embedding lookups, image encoders, th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.algo.objectives.reference_kl import ReferenceKl
 from reasontrain.algo.token_selection import unread_evidence
+from reasontrain.data.collate import num_sampled_tokens
 from reasontrain.models import ModelSettings, Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.roles import PlannedJob, job_of
-from reasontrain.recipe import Recipe
+from reasontrain.recipe import Recipe, Teacher, TeacherByColumn, TeacherMixture, WeightsTeacher
 from reasontrain.types import Batch, Rollout, Stats, TokenKind
 
 ModelT = TypeVar("ModelT", bound=ModelSettings)
@@ -84,7 +85,8 @@ class Operations:
         """Operations of sampling.
 
         Every token passes through the trunk once, and the prompt of a group once for the group. The
-        head runs at each response token; a soft token needs one more product, for its mixture.
+        head runs at each sampled token; a soft token needs one more product, for its mixture. The
+        local engine reads a conversation anew at every turn, which is not counted.
         """
         prompt = {rollout.group: len(rollout.prompt_ids) for rollout in rollouts}
         responses = [(len(rollout.prompt_ids), len(rollout.response_ids)) for rollout in rollouts]
@@ -92,7 +94,7 @@ class Operations:
         pairs = sum(map(_seen, prompt.values())) + sum(
             _seen(p + r) - _seen(p) for p, r in responses
         )
-        rows = sum(r for _, r in responses) + sum(
+        rows = num_sampled_tokens(rollouts) + sum(
             kind == TokenKind.SOFT for rollout in rollouts for kind in rollout.kinds
         )
         return trunk(self.job.shape, tokens, pairs) + head(self.job.shape, rows)
@@ -118,8 +120,12 @@ class Operations:
             for model, shape in shapes_of.items()
             if model in observed
         )
-        if job.teacher is not None and job.observes_teacher:
-            total += self._taught(extent) + head(job.teacher.shape, rows)
+        if job.observes_teacher:
+            everyone_B = torch.ones(len(batch.rollout_B), dtype=torch.bool)
+            for shape, taught, taught_rows in self._lessons(
+                batch, everyone_B, batch.is_response_BT
+            ):
+                total += taught + head(shape, taught_rows)
         return total
 
     def _learned(self, batch: Batch, weight_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
@@ -148,18 +154,33 @@ class Operations:
         learned = (1 + backward) * forward + head(job.shape, rows, 1 + backward)
         soft = float((kept_BT & (batch.kind_BT == TokenKind.SOFT)).sum())
         learned += head(job.shape, soft, 1 + backward)  # forward and backward of the mixture
-        if job.teacher is not None and objective.needs_teacher:
-            learned += head(job.teacher.shape, rows)
-            learned += 0.0 if job.observes_teacher else self._taught(extent)
+        if objective.needs_teacher:
+            for shape, taught, taught_rows in self._lessons(batch, kept_BT.any(1), kept_BT):
+                learned += head(shape, taught_rows) + (0.0 if job.observes_teacher else taught)
         recomputed = forward if job.recipe.model.gradient_checkpointing else 0.0
         return learned, recomputed + (
             head(job.shape, rows) if isinstance(objective, SequenceObjective) else 0.0
         )
 
-    def _taught(self, extent: tuple[float, float]) -> float:
-        """Operations of the teacher's trunk; 0 if it runs in processes of its own."""
-        assert self.job.teacher is not None, "asked of a recipe with a teacher"
-        return 0.0 if self.job.cluster.teachers else trunk(self.job.teacher.shape, *extent)
+    def _lessons(
+        self, batch: Batch, among_B: Bool[Tensor, " B"], among_BT: Bool[Tensor, "B T"]
+    ) -> Iterator[tuple[Shape, float, float]]:
+        """Of each teacher: its shape, the operations of its trunk, and positions of its head.
+
+        Args:
+            batch: the batch, whose `teacher_index` divides it among teachers.
+            among_B: rollouts that go through a trunk.
+            among_BT: tokens whose distribution is needed.
+        """
+        for number, teacher in enumerate(self.job.teachers):
+            own_B = among_B
+            if batch.teacher_index:
+                index = [batch.teacher_index[rollout] for rollout in batch.rollout_B.tolist()]
+                own_B = among_B & (torch.tensor(index) == number)
+            extent = _extent(batch.teacher_length_B[own_B])
+            # A teacher in processes of its own costs the learner its head alone.
+            taught = 0.0 if self.job.cluster.teachers else trunk(teacher.shape, *extent)
+            yield teacher.shape, taught, float((among_BT & own_B[:, None]).sum())
 
 
 def operations_of(recipe: Recipe) -> Operations:
@@ -168,19 +189,31 @@ def operations_of(recipe: Recipe) -> Operations:
     Sizes come from the models' configurations; a `shape` stated for plans is ignored. Raises
     UserError for an architecture whose sizes do not determine its operations.
     """
-    teacher = recipe.teacher_model and _at_hand(recipe.teacher_model)
     reference = recipe.reference and _at_hand(recipe.reference)
     return Operations(
         job_of(
             replace(
                 recipe,
                 model=_at_hand(recipe.model),
-                teacher=teacher or recipe.teacher,
+                teacher=_teacher_at_hand(recipe.teacher),
                 reference=reference,
             ),
             Machine(),
         )
     )
+
+
+def _teacher_at_hand(teacher: Teacher | None) -> Teacher | None:
+    """The teacher, or several, without shapes stated for plans."""
+    match teacher:
+        case WeightsTeacher():
+            return _at_hand(teacher)
+        case TeacherByColumn():
+            return replace(teacher, teachers=tuple(map(_at_hand, teacher.teachers)))
+        case TeacherMixture():
+            return replace(teacher, teachers=tuple(map(_at_hand, teacher.teachers)))
+        case _:
+            return teacher
 
 
 def _at_hand(settings: ModelT) -> ModelT:

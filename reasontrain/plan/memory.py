@@ -179,7 +179,7 @@ def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
             gathered = min(model.weights, model.number_bytes * LIVE_PARAMETERS)
             yield MemoryPart(f"{model.role} gathered", {"observe": gathered, "loss": gathered})
     if job.teacher is not None and job.observes_teacher:
-        states = job.work.rows_per_rank * job.teacher.shape.hidden_size * job.teacher.number_bytes
+        states = job.work.rows_per_rank * job.teacher_state_bytes
         yield MemoryPart(
             "teacher's states",
             {
@@ -244,12 +244,8 @@ def _observing(job: PlannedJob) -> int:
 
 def _looking(job: PlannedJob) -> list[FrozenRole]:
     """Frozen models that run in the learner's process before the loss."""
-    teacher = (
-        [job.teacher]
-        if job.teacher is not None and job.observes_teacher and not job.cluster.teachers
-        else []
-    )
-    return teacher + [model for model in (job.reference, job.history) if model is not None]
+    teachers = job.teachers if job.observes_teacher and not job.cluster.teachers else ()
+    return [*teachers] + [model for model in (job.reference, job.history) if model is not None]
 
 
 def _teacher_now(job: PlannedJob) -> int:
@@ -261,7 +257,7 @@ def _teacher_now(job: PlannedJob) -> int:
         or not job.recipe.objective.needs_teacher
     ):
         return 0
-    return job.work.micro_batch_tokens * _passing(job.teacher)
+    return job.work.micro_batch_tokens * max(map(_passing, job.teachers))
 
 
 def _passing(model: FrozenRole) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from reasontrain.algo.evidence import Model, forward_passes
@@ -18,6 +18,7 @@ from reasontrain.recipe import (
     Muon,
     Recipe,
     StartWeights,
+    TeacherByColumn,
     Zero,
 )
 
@@ -45,16 +46,41 @@ class PlannedJob:
     recipe: Recipe
     machine: Machine
     shape: Shape
-    teacher: FrozenRole | None
+    teachers: tuple[FrozenRole, ...]
     reference: FrozenRole | None
     history: FrozenRole | None
 
     @property
+    def teacher(self) -> FrozenRole | None:
+        """The teacher, or the first of several; processes of their own hold a single one."""
+        return self.teachers[0] if self.teachers else None
+
+    @property
+    def teacher_share(self) -> float:
+        """The share of a batch that each teacher scores.
+
+        Of a choice by a column, whose values a plan does not read, it is an equal part for each.
+        """
+        return 1 / len(self.teachers) if self._is_by_column else 1.0
+
+    @property
+    def teacher_state_bytes(self) -> int:
+        """Bytes of the teachers' hidden states at one position.
+
+        Where a column chooses the teacher, they are those of the widest.
+        """
+        widths = [each.shape.hidden_size * each.number_bytes for each in self.teachers]
+        return max(widths, default=0) if self._is_by_column else sum(widths)
+
+    @property
+    def _is_by_column(self) -> bool:
+        return isinstance(self.recipe.teacher, TeacherByColumn)
+
+    @property
     def frozen(self) -> list[FrozenRole]:
         """All models that are not trained."""
-        return [
-            model for model in (self.teacher, self.reference, self.history) if model is not None
-        ]
+        others = [model for model in (self.reference, self.history) if model is not None]
+        return [*self.teachers, *others]
 
     @property
     def shardable(self) -> bool:
@@ -208,7 +234,7 @@ def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
         recipe,
         machine,
         shapes.shape_of(recipe.model, "model"),
-        _frozen(recipe.teacher_model, "teacher") if recipe.teacher_model else None,
+        _teachers(recipe),
         _frozen(reference, "reference" if recipe.reference else "model")
         if "reference" in measured
         else None,
@@ -234,9 +260,18 @@ def _history(recipe: Recipe) -> FrozenRole | None:
     )
 
 
+def _teachers(recipe: Recipe) -> tuple[FrozenRole, ...]:
+    """The teachers whose weights are loaded, several of them numbered from 1."""
+    models = recipe.teacher_models
+    return tuple(
+        replace(_frozen(settings, key), role="teacher" if len(models) == 1 else f"teacher {number}")
+        for number, (key, settings) in enumerate(models.items(), 1)
+    )
+
+
 def _frozen(settings: ModelSettings, key: str) -> FrozenRole:
     return FrozenRole(
-        "teacher" if key == "teacher" else "reference",
+        "reference",
         shapes.shape_of(settings, key),
         _bytes(settings),
         merged=adapter_directory(settings.path) is not None,

@@ -19,6 +19,7 @@ from reasontrain.plan.flops import head, trunk
 from reasontrain.plan.memory import roles
 from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.traffic import collective_bytes
+from reasontrain.recipe import LocalEngine, VllmEngine
 
 GPUS = tuple(2**power for power in range(11))
 WORTH = 0.5
@@ -154,9 +155,12 @@ def sampling_s(
 def _started_s(job: PlannedJob) -> float:
     """Least seconds of a decode step on a GPU: the time in which its kernels can be started."""
     engine = job.recipe.engine
-    is_eager = engine.enforce_eager if engine.kind == "vllm" else not engine.cuda_graphs
-    kernel_s = EAGER_KERNEL_S if is_eager else GRAPH_KERNEL_S
-    return job.shape.num_layers * KERNELS_PER_LAYER[engine.kind] * kernel_s
+    if isinstance(engine, VllmEngine):
+        kernels, is_eager = KERNELS_PER_LAYER["vllm"], engine.enforce_eager
+    else:
+        kernels = KERNELS_PER_LAYER["local"]
+        is_eager = isinstance(engine, LocalEngine) and not engine.cuda_graphs
+    return job.shape.num_layers * kernels * (EAGER_KERNEL_S if is_eager else GRAPH_KERNEL_S)
 
 
 def _forward(shape: Shape, length: int) -> float:
@@ -174,9 +178,10 @@ def _evidence(job: PlannedJob) -> float:
     rows = work.rows_per_rank
     total = job.passes * (tokens * _forward(job.shape, work.length) + head(job.shape, rows))
     frozen = [model for model in (job.reference, job.history) if model is not None]
-    if job.teacher is not None and (job.observes_teacher or job.recipe.objective.needs_teacher):
-        frozen.append(job.teacher)
     total += sum(_compared(model, tokens, rows, work.length) for model in frozen)
+    if job.observes_teacher or job.recipe.objective.needs_teacher:
+        taught = sum(_compared(model, tokens, rows, work.length) for model in job.teachers)
+        total += job.teacher_share * taught
     return work.rollouts_kept_share * total
 
 
@@ -194,6 +199,6 @@ def _learning(job: PlannedJob) -> float:
     passes = 1 + backward + (1 if job.recipe.model.gradient_checkpointing else 0)
     trunk = work.tokens_per_rank * _forward(job.shape, work.length) * passes
     products = head(job.shape, 1, 3 if job.trains_head else 2)
-    if job.teacher is not None and job.recipe.objective.needs_teacher:
-        products += head(job.teacher.shape, 1)
+    if job.recipe.objective.needs_teacher:
+        products += job.teacher_share * sum(head(model.shape, 1) for model in job.teachers)
     return work.rollouts_kept_share * (trunk + work.rows_per_rank * work.kept_share * products)

@@ -91,7 +91,7 @@ def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
     sample = job.recipe.sample
     if sample is not None and job.reserving_engine is None and _fullest(job).phase == "sample":
         for rows in _halves(job.work.rows_per_sampler, 1):
-            fewer = replace(sample, engine=replace(sample.engine, max_num_seqs=rows))
+            fewer = replace(sample, engine=sample.engine.with_max_num_seqs(rows))
             yield (
                 (f"sample.engine.kind={sample.engine.kind}", f"sample.engine.max_num_seqs={rows}"),
                 replace(job.recipe, sample=fewer),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reasontrain.algo.objectives.distill import Distill
+from reasontrain.algo.objectives import Distill, EntropyAwareDistill
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Phase
 from reasontrain.plan.roles import PlannedJob
@@ -59,6 +59,8 @@ def _whole_loss(job: PlannedJob) -> int:
     One of them is for a softcap.
     """
     objective = job.recipe.objective
+    if isinstance(objective, EntropyAwareDistill):
+        return 10
     if not isinstance(objective, Distill):
         return 5
     return {"reverse_kl": 8, "forward_kl": 8, "jsd": 15}[objective.divergence]
@@ -81,6 +83,8 @@ def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
     longest = next(chunk_spans(rows, width, gpu=job.on_gpu))
     chunk = 4 * width * (longest.stop - longest.start)
     block = chunk if job.on_gpu else min(chunk, 4 * max(BLOCK_FLOATS_CPU, width))
+    if compares and len(job.teachers) > 1:
+        temporaries += 2  # a mixture, and log q of the model that is added to it
     return chunk * (2 if compares else 1) + block * temporaries
 
 
@@ -90,6 +94,8 @@ def _temporaries(job: PlannedJob) -> int:
     These are p and the terms of a sum; divergences add q and more.
     """
     objective = job.recipe.objective
+    if isinstance(objective, EntropyAwareDistill):
+        return 5
     if not isinstance(objective, Distill):
         return 2
     return {"reverse_kl": 2, "forward_kl": 4, "jsd": 5}[objective.divergence]

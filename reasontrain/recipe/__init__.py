@@ -11,6 +11,7 @@ from reasontrain.recipe.engines import (
 )
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
+from reasontrain.recipe.plugins import folder_of
 from reasontrain.recipe.read import (
     apply_overrides,
     as_mapping,
@@ -36,6 +37,7 @@ from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.stage_references import OUTPUTS, SCHEME, references, split
 from reasontrain.recipe.stages import (
     ContrastStage,
+    LogRatioStage,
     PairsStage,
     ReferenceStage,
     SampleStage,
@@ -43,7 +45,17 @@ from reasontrain.recipe.stages import (
     TrajectoriesStage,
     TuneStage,
 )
-from reasontrain.recipe.teachers import ServedTeacher, StoredTeacher, Teacher, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    StoredTeacher,
+    Teacher,
+    TeacherByColumn,
+    TeacherMixture,
+    TeacherOfValue,
+    TeacherPromptSettings,
+    WeightedTeacher,
+    WeightsTeacher,
+)
 from reasontrain.recipe.unconditional import (
     SmallReference,
     UncondBase,
@@ -67,6 +79,7 @@ __all__ = [
     "History",
     "LearnSettings",
     "LocalEngine",
+    "LogRatioStage",
     "MovingAverage",
     "Muon",
     "PairsStage",
@@ -86,6 +99,10 @@ __all__ = [
     "StoredTeacher",
     "Suite",
     "Teacher",
+    "TeacherByColumn",
+    "TeacherMixture",
+    "TeacherOfValue",
+    "TeacherPromptSettings",
     "TrackSettings",
     "TrajectoriesStage",
     "TuneStage",
@@ -93,6 +110,7 @@ __all__ = [
     "UncondTuned",
     "Unconditional",
     "VllmEngine",
+    "WeightedTeacher",
     "WeightsTeacher",
     "YamlValue",
     "Zero",
@@ -101,6 +119,7 @@ __all__ = [
     "as_yaml",
     "build",
     "changed_keys",
+    "folder_of",
     "is_due",
     "json_schema",
     "read_recipe",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
 from reasontrain.data.sampling import Sampling
+from reasontrain.plugins import Component
 from reasontrain.types import AtLeastOne, Ratio
 
 EngineT = TypeVar("EngineT", bound="SamplerEngine")
@@ -85,6 +86,10 @@ class SamplerEngine:
         A colocated engine shares that part with a learner rank.
         """
         return self
+
+    def with_max_num_seqs(self: EngineT, number: int) -> EngineT:
+        """The same engine with another number of rollouts that decode together."""
+        return replace(self, max_num_seqs=number)  # type: ignore[type-var]  # each is a dataclass
 
     def unsupported_temperature(self, sampling: Sampling) -> str | None:
         """The reason why the engine cannot sample at this temperature, or None if it can."""
@@ -200,10 +205,20 @@ class VllmEngine(SamplerEngine):
         return replace(self, gpu_memory_utilization=share)
 
 
-EngineSettings = LocalEngine | VllmEngine
+BuiltInEngine = LocalEngine | VllmEngine
+EnginePlugin = Annotated[
+    SamplerEngine,
+    Component(
+        key="engine",
+        noun="a sampler engine",
+        members=("capabilities", "max_num_seqs", "make_sampler"),
+        base=SamplerEngine,
+    ),
+]
+EngineSettings = BuiltInEngine | EnginePlugin
 """The settings of a recipe's `sample.engine`, chosen by `kind`."""
 
-ENGINES: Mapping[str, type[EngineSettings]] = {
-    engine.kind: engine for engine in get_args(EngineSettings)
+ENGINES: Mapping[str, type[BuiltInEngine]] = {
+    engine.kind: engine for engine in get_args(BuiltInEngine)
 }
 """Settings classes by `kind`, the name in recipes and on the command line."""

@@ -16,9 +16,12 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from reasontrain.algo.custom_evidence import declare_custom
+from reasontrain.plugins import installed_names
+from reasontrain.recipe.plugins import SHAPE, clashes, plugin_class, plugins_at, reading
 from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
-from reasontrain.recipe.validation import validation_errors
+from reasontrain.recipe.validation import custom_evidence_errors, validation_errors
 from reasontrain.recipe.yaml_text import YamlValue, dump, load, read_yaml
 from reasontrain.types import UserError, did_you_mean
 
@@ -32,7 +35,7 @@ _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in this file, with `key.path=value` overrides applied before validation."""
-    return recipe_of(read_yaml(path), overrides, str(path))
+    return recipe_of(read_yaml(path), overrides, str(path), folder=path.parent)
 
 
 def json_schema() -> str:
@@ -47,13 +50,34 @@ def json_schema() -> str:
     return json.dumps({**draft, **schema}, indent=1, ensure_ascii=False) + "\n"
 
 
-def recipe_of(content: dict[str, YamlValue], overrides: Sequence[str], source: str) -> Recipe:
+def recipe_of(
+    content: dict[str, YamlValue],
+    overrides: Sequence[str],
+    source: str,
+    *,
+    folder: Path | None = None,
+) -> Recipe:
     """The recipe with these settings, with overrides applied before validation.
 
-    `source` names the settings in errors. Raises RecipeError that lists all errors.
+    Args:
+        content: The settings.
+        overrides: Their changes, each as `key.path=value`.
+        source: Name of the settings in errors.
+        folder: Where the files of plug-ins are; None: the current folder.
+
+    Raises:
+        RecipeError: The settings are no recipe; the message lists all errors.
+        UserError: An override is none.
     """
-    recipe = build(Recipe, apply_overrides(content, overrides), source)
-    if errors := validation_errors(recipe):
+    folder = folder or Path()
+    with reading(folder, _forbid_unknown_keys):
+        content = apply_overrides(content, overrides)
+    recipe = build(Recipe, content, source, folder=folder)
+    errors = [*clashes(recipe), *custom_evidence_errors(recipe)]
+    if not errors:  # other rules look the evidence up
+        declare_custom(recipe.custom_evidence)
+        errors = validation_errors(recipe)
+    if errors:
         raise RecipeError(_listing(source, errors))
     return recipe
 
@@ -132,7 +156,7 @@ def _annotation(annotation: object, node: YamlValue, key: str) -> object:
     if isinstance(node, list):
         return annotation
     kind = node.get("kind") if isinstance(node, dict) else None
-    candidates = _settings_at(annotation)
+    candidates = _settings_at(annotation, kind)
     for candidate in candidates:
         hints = _hints(candidate)
         if key in hints and (len(candidates) == 1 or kind in get_args(hints.get("kind"))):
@@ -144,7 +168,7 @@ def _drop_other_kind(
     section: dict[str, YamlValue], annotation: object, override: str, kind: YamlValue
 ) -> None:
     """Remove the settings that another kind does not take, and name them."""
-    for candidate in _settings_at(annotation):
+    for candidate in _settings_at(annotation, kind):
         hints = _hints(candidate)
         if kind in get_args(hints.get("kind")):
             dropped = [
@@ -177,17 +201,30 @@ def setting_error(cls: type, key: str, value: object) -> str | None:
     return _value_error(value, _hints(cls)[key])
 
 
-def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
-    """An instance of a settings dataclass; raises RecipeError with all errors of `content`."""
-    try:
-        _learn(cls)
-        built = _ADAPTERS[cls].validate_python(content)
-    except RecursionError:
-        raise RecipeError(f"{source} is not a recipe: it is nested too deeply") from None
-    except ValidationError as error:
-        raise RecipeError(
-            _listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])
-        ) from None
+def build(
+    cls: type[T], content: Mapping[str, YamlValue], source: str, *, folder: Path | None = None
+) -> T:
+    """An instance of a settings dataclass.
+
+    Args:
+        cls: The class.
+        content: The settings.
+        source: Name of the settings in errors.
+        folder: Where the files of plug-ins are; None: the current folder.
+
+    Raises:
+        RecipeError: The settings are not valid; the message lists all errors.
+    """
+    with reading(folder or Path(), _forbid_unknown_keys):
+        try:
+            _learn(cls)
+            built = _ADAPTERS[cls].validate_python(content)
+        except RecursionError:
+            raise RecipeError(f"{source} is not a recipe: it is nested too deeply") from None
+        except ValidationError as error:
+            raise RecipeError(
+                _listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])
+            ) from error
     assert isinstance(built, cls), "pydantic makes what it was asked for"
     if errors := list(_flags_as_numbers(built, content, "")):
         raise RecipeError(_listing(source, errors))
@@ -274,9 +311,23 @@ def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
         if detail["type"] == "literal_error" and detail["loc"][-1] == "kind"
     }
     meant = [
-        detail for detail in details if detail["loc"][: _depth(detail["loc"], others)] not in others
+        detail
+        for detail in details
+        if detail["loc"][: _depth(detail["loc"], others)] not in others
+        # pydantic counts the items that are right
+        and not (detail["type"] == "too_short" and _has_errors_below(detail["loc"], details))
+        # a section where a file's name could stand too is meant as the section
+        and not (detail["type"] == "string_type" and _has_kind(detail["input"]))
     ]
     return _without_renamed(meant or details)
+
+
+def _has_errors_below(loc: tuple[int | str, ...], details: Sequence[ErrorDetails]) -> bool:
+    return any(len(each["loc"]) > len(loc) and each["loc"][: len(loc)] == loc for each in details)
+
+
+def _has_kind(value: object) -> bool:
+    return isinstance(value, Mapping) and "kind" in value
 
 
 def _without_renamed(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
@@ -309,6 +360,8 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
             return f"{location}: no such setting{_suggestion(cls, detail['loc'])}"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"{location}: is needed"
+        case "plugin":
+            return f"{location}: {detail['msg']}"
         case "union_tag_not_found":
             return f"{location}: `kind` is needed, to say which"
         case "union_tag_invalid":
@@ -317,6 +370,8 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
                 return f"{location}.kind: {_short(context['tag'])} was renamed; use `{renamed}`"
             options = [option.strip(" '") for option in str(context["expected_tags"]).split(",")]
             near = did_you_mean(str(context["tag"]), options)
+            if (component := plugins_at(_annotation_at(cls, detail["loc"]))) is not None:
+                options += [*installed_names(component.key), SHAPE]
             return (
                 f"{location}.kind: no such kind {_short(context['tag'])}{near}; there is "
                 f"{', '.join(options)}"
@@ -350,10 +405,13 @@ def _location(cls: type, detail: ErrorDetails) -> str:
     for number, part in enumerate(loc):
         candidates = _settings_at(annotation)
         inner = _value_type(annotation)
-        tag = len(candidates) > 1 and any(
-            part in get_args(_hints(c).get("kind")) for c in candidates
+        tag = plugin_class(annotation, part) is not None or (
+            len(candidates) > 1 and any(part in get_args(_hints(c).get("kind")) for c in candidates)
         )
-        field = not tag and any(part in _hints(candidate) for candidate in candidates)
+        field = not tag and (
+            any(part in _hints(candidate) for candidate in candidates)
+            or (part == "kind" and plugins_at(annotation) is not None)
+        )
         unknown = detail["type"] == "unexpected_keyword_argument" and number == len(loc) - 1
         if unknown or inner is not None or field or isinstance(part, int):
             plain = str(part) == str(part).strip() != "" and str(part).isprintable()
@@ -375,17 +433,28 @@ def _value_type(annotation: object) -> object | None:
 
 def _suggestion(cls: type, loc: tuple[int | str, ...]) -> str:
     """A suggestion for an unknown key, from the fields of the class it was set on."""
-    node: object = cls
-    for part in loc[:-1]:
-        node = _descend(node, part)
+    node = _annotation_at(cls, loc[:-1])
     fields = [f.name for candidate in _settings_at(node) for f in dataclasses.fields(candidate)]
     return did_you_mean(str(loc[-1]), fields) or (
         f"; there is {', '.join(fields)}" if fields else ""
     )
 
 
-def _settings_at(annotation: object) -> list[type]:
-    """The settings dataclasses that this annotation names, without looking inside them."""
+def _annotation_at(cls: type, loc: Sequence[int | str]) -> object:
+    """The annotation at the end of an error's location."""
+    node: object = cls
+    for part in loc:
+        node = _descend(node, part)
+    return node
+
+
+def _settings_at(annotation: object, kind: object = None) -> list[type]:
+    """The settings dataclasses that this annotation names, without looking inside them.
+
+    A `kind` of a plug-in names one class alone.
+    """
+    if (plugin := plugin_class(annotation, kind)) is not None:
+        return [plugin]
     if isinstance(annotation, type):
         return [annotation] if dataclasses.is_dataclass(annotation) else []
     return [cls for argument in get_args(annotation) for cls in _settings_at(argument)]
@@ -393,6 +462,8 @@ def _settings_at(annotation: object) -> list[type]:
 
 def _descend(annotation: object, part: int | str) -> object:
     """The annotation one step further along an error's location: a field, a `kind` or an index."""
+    if (plugin := plugin_class(annotation, part)) is not None:
+        return plugin
     candidates = _settings_at(annotation)
     for candidate in candidates:
         hints = _hints(candidate)

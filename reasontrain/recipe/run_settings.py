@@ -86,7 +86,9 @@ class CheckpointSettings:
 AcceptedChange = Literal[
     "data",
     "reward",
+    "environment",
     "evidence",
+    "plugin",
     "model",
     "tokenizer",
     "template",
@@ -104,10 +106,10 @@ class ResumeSettings:
     """Changes that a resumed run accepts; each is recorded in the run directory.
 
     A run is refused if files, weights or code that its steps depend on have changed since its first
-    step, unless `accept` names their role: `data` (rows of the task), `reward` (the file of an own
-    reward), `evidence` (stored columns), `model`, `teacher`, `reference` and `history` (weights),
-    `tokenizer`, `template` and `suites`. `schedule` accepts that schedules span a new number of
-    `steps`.
+    step, unless `accept` names their role: `data` (rows of the task), `reward` and `environment`
+    (the file of an own reward or environment), `evidence` (stored columns), `plugin` (files of
+    plug-ins), `model`, `teacher`, `reference` and `history` (weights), `tokenizer`, `template` and
+    `suites`. `schedule` accepts that schedules span a new number of `steps`.
     """
 
     accept: tuple[AcceptedChange, ...] = ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.recipe.constraints import KIND, Count
+from reasontrain.recipe.constraints import KIND_OR_PLUGIN, Count
 from reasontrain.recipe.engines import EngineSettings, LocalEngine
 from reasontrain.types import AtLeastOne
 
@@ -30,4 +30,4 @@ class SampleSettings(Sampling):
     group_size: AtLeastOne = 1
     truncated: Literal["score", "mask", "drop"] = "score"
     refill_rounds: Count = 0
-    engine: Annotated[EngineSettings, KIND] = field(default_factory=LocalEngine)
+    engine: Annotated[EngineSettings, KIND_OR_PLUGIN] = field(default_factory=LocalEngine)

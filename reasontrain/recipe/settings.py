@@ -7,6 +7,7 @@ from typing import Annotated
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.correction import Correction, NoCorrection
+from reasontrain.algo.custom_evidence import CustomEvidence, EvidencePlugin, with_inputs
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.loss_aggregation import LossAggregation
 from reasontrain.algo.objectives import Objective, SequenceObjective
@@ -16,7 +17,7 @@ from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilt
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
 from reasontrain.recipe.cluster import Cluster
-from reasontrain.recipe.constraints import KIND, Name, Seed
+from reasontrain.recipe.constraints import KIND, KIND_OR_PLUGIN, Name, Seed
 from reasontrain.recipe.engines import EngineSettings, LocalEngine
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
@@ -28,7 +29,13 @@ from reasontrain.recipe.run_settings import (
 )
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.stages import Stage
-from reasontrain.recipe.teachers import StoredTeacher, Teacher, WeightsTeacher
+from reasontrain.recipe.teachers import (
+    StoredTeacher,
+    Teacher,
+    TeacherByColumn,
+    TeacherMixture,
+    WeightsTeacher,
+)
 from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.tasks import Reward, TaskSettings
 from reasontrain.types import AtLeastOne, UserError
@@ -39,14 +46,17 @@ class Recipe:
     """A whole run: model, task, evidence, token selection, objective and number of steps.
 
     `baseline` names the run in the same `out` that the report compares with. `evidence` maps a kind
-    of evidence to a file that holds it (see `data.stored_evidence`). `stages` run first, in order.
+    of evidence to a file that holds it (see `data.stored_evidence`), or to `column:NAME`, a column
+    of the data with a list of numbers, one per token or per character of the response (see
+    `data.evidence_columns`); a new name it maps to the plug-in that computes it. `stages` run
+    first, in order.
     """
 
     name: Name
     steps: AtLeastOne
     model: ModelSettings
     task: Annotated[TaskSettings, KIND]
-    objective: Annotated[Objective, KIND]
+    objective: Annotated[Objective, KIND_OR_PLUGIN]
     loss_aggregation: LossAggregation
     learn: LearnSettings
     seed: Seed = 0
@@ -60,19 +70,19 @@ class Recipe:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     reward: Reward = field(default_factory=Reward)
-    advantage: Annotated[Advantage, KIND] = field(default_factory=NoAdvantage)
+    advantage: Annotated[Advantage, KIND_OR_PLUGIN] = field(default_factory=NoAdvantage)
     reward_combination: Annotated[RewardCombination, KIND] = field(default_factory=OneReward)
     overlong: Overlong | None = None
     token_advantage: Annotated[TokenAdvantage, KIND] = field(default_factory=RolloutAdvantage)
     correction: Annotated[Correction, KIND] = field(default_factory=NoCorrection)
-    rollout_filter: Annotated[RolloutFilter, KIND] = field(default_factory=AllRollouts)
-    token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
+    rollout_filter: Annotated[RolloutFilter, KIND_OR_PLUGIN] = field(default_factory=AllRollouts)
+    token_selection: Annotated[TokenSelection, KIND_OR_PLUGIN] = field(default_factory=AllTokens)
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     resume: ResumeSettings = field(default_factory=ResumeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
     cluster: Cluster | None = None
-    evidence: dict[str, str] = field(default_factory=dict)
+    evidence: dict[str, str | EvidencePlugin] = field(default_factory=dict)
     stages: tuple[Annotated[Stage, KIND], ...] = ()
 
     @property
@@ -82,8 +92,10 @@ class Recipe:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Evidence that the selection rule reads, and `loss_evidence`."""
-        return self.token_selection.required_evidence | self.loss_evidence
+        """Evidence that the selection rule and the loss read, and what it is computed from."""
+        return with_inputs(
+            self.token_selection.required_evidence | self.loss_evidence, self.custom_evidence
+        )
 
     @property
     def loss_evidence(self) -> frozenset[str]:
@@ -93,6 +105,18 @@ class Recipe:
             | self.token_advantage.required_evidence
             | self.correction.required_evidence
         )
+
+    @property
+    def stored_evidence(self) -> dict[str, str]:
+        """The files and columns that hold evidence, by its name."""
+        return {name: file for name, file in self.evidence.items() if isinstance(file, str)}
+
+    @property
+    def custom_evidence(self) -> dict[str, CustomEvidence]:
+        """The evidence that plug-ins compute, by its name."""
+        return {
+            name: custom for name, custom in self.evidence.items() if not isinstance(custom, str)
+        }
 
     @property
     def reuses_sampled_logp(self) -> bool:
@@ -133,16 +157,32 @@ class Recipe:
 
     @property
     def teacher_model(self) -> WeightsTeacher | None:
-        """The teacher whose weights are loaded; None if it is stored or served."""
+        """The only teacher, if its weights are loaded; None if it is stored or served."""
         return self.teacher if isinstance(self.teacher, WeightsTeacher) else None
 
     @property
+    def teacher_models(self) -> dict[str, ModelSettings]:
+        """The teachers whose weights are loaded, by the key of the recipe that names them."""
+        if isinstance(self.teacher, WeightsTeacher):
+            return {"teacher": self.teacher}
+        if isinstance(self.teacher, TeacherByColumn | TeacherMixture):
+            return {
+                f"teacher.teachers.{number}": settings
+                for number, settings in enumerate(self.teacher.teachers)
+            }
+        return {}
+
+    @property
     def other_models(self) -> dict[str, ModelSettings]:
-        """The models beside the policy whose files the recipe names, by role."""
+        """The models beside the policy whose files the recipe names, by role.
+
+        One of several teachers has the role `teacher.teachers.<number>`.
+        """
         past = self.earlier if isinstance(self.history, PastCheckpoint) else None
         stored = self.teacher.model if isinstance(self.teacher, StoredTeacher) else None
         roles = {
-            "teacher": self.teacher_model or stored,
+            **self.teacher_models,
+            **({} if stored is None else {"teacher": stored}),
             "reference": self.reference,
             "history": past,
         }

@@ -15,6 +15,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "pairs": ("pairs.jsonl", "positive.jsonl", "negative.jsonl"),
     "tune": ("final",),
     "contrast": ("ce_logscore.parquet",),
+    "log_ratio": ("log_ratio.parquet",),
     "reference": ("ref_logp.parquet",),
 }
 """The files that each kind of stage writes."""

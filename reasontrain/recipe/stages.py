@@ -100,6 +100,20 @@ class ContrastStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogRatioStage:
+    """Log-probs of both responses of pairs under a positive model, minus those under a negative.
+
+    Writes `log_ratio.parquet`, which TIS-DPO reads.
+    """
+
+    name: Name
+    pairs: str
+    positive: str
+    negative: str
+    kind: Literal["log_ratio"] = "log_ratio"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReferenceStage:
     """Log-probs of both responses of pairs under the model that the run starts from.
 
@@ -111,7 +125,15 @@ class ReferenceStage:
     kind: Literal["reference"] = "reference"
 
 
-Stage = SampleStage | TrajectoriesStage | PairsStage | TuneStage | ContrastStage | ReferenceStage
+Stage = (
+    SampleStage
+    | TrajectoriesStage
+    | PairsStage
+    | TuneStage
+    | ContrastStage
+    | LogRatioStage
+    | ReferenceStage
+)
 """The stages of a recipe.
 
 Each writes files of fixed names, to which `stage:NAME/FILE` refers.

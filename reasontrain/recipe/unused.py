@@ -16,7 +16,12 @@ from reasontrain.recipe.run_settings import TrackSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import references, split
 from reasontrain.recipe.stages import ReferenceStage, SampleStage, TuneStage
-from reasontrain.recipe.teachers import WeightsTeacher
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    TeacherByColumn,
+    TeacherMixture,
+    WeightsTeacher,
+)
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 
@@ -45,10 +50,17 @@ def _unused_models(recipe: Recipe) -> Iterator[str]:
         yield f"teacher: {rule} compare with no teacher"
     elif (
         recipe.teacher is not None
+        and not isinstance(recipe.teacher, TeacherByColumn | TeacherMixture)
         and recipe.teacher.top_k is None
         and recipe.teacher.tail != (WeightsTeacher.tail)
     ):
         yield "teacher.tail: `top_k` is null, so no id is left out"
+    elif (
+        isinstance(recipe.teacher, ServedTeacher)
+        and recipe.teacher.scores == "sampled"
+        and (recipe.teacher.top_k, recipe.teacher.tail) != (ServedTeacher.top_k, ServedTeacher.tail)
+    ):
+        yield "teacher.top_k, tail: `scores: sampled` asks for the sampled tokens alone"
     if (
         recipe.reference is not None
         and not from_sources(required, "reference")

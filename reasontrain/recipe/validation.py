@@ -13,8 +13,9 @@ from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.correction import NoCorrection
+from reasontrain.algo.custom_evidence import CustomEvidence
 from reasontrain.algo.evidence import EVIDENCE, from_sources
-from reasontrain.algo.objectives import SequenceObjective, SoftReinforce
+from reasontrain.algo.objectives import Distill, Objective, SequenceObjective, SoftReinforce
 from reasontrain.algo.reward_shaping import KNOWN_NUMBERS, OneReward, WeightedRewards
 from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.rollout_filter.gfpo import Gfpo
@@ -25,9 +26,14 @@ from reasontrain.algo.token_selection import (
     AllRollouts,
     ClipCov,
     MaxVariance,
-    ShuffledWeights,
+    Paced,
+    SelecTkd,
     Stapo,
+    TokenSelection,
+    unshuffled,
 )
+from reasontrain.data.prompts import PromptSettings
+from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
 from reasontrain.recipe.history import MovingAverage, StartWeights
@@ -35,8 +41,14 @@ from reasontrain.recipe.learning import LearnSettings, Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import reference_errors
-from reasontrain.recipe.stages import TuneStage
-from reasontrain.recipe.teachers import StoredTeacher, WeightsTeacher
+from reasontrain.recipe.stages import SampleStage, TuneStage
+from reasontrain.recipe.teachers import (
+    ServedTeacher,
+    StoredTeacher,
+    TeacherByColumn,
+    TeacherMixture,
+    WeightsTeacher,
+)
 from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
@@ -51,6 +63,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
+        *_solve_rate_errors(recipe),
         *_answer_format_errors(recipe),
         *_filter_errors(recipe),
         *_cluster_errors(recipe),
@@ -58,10 +71,40 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_offload_errors(recipe),
         *_history_errors(recipe),
         *_evaluation_errors(recipe),
+        *_environment_errors(recipe),
     ]
     if recipe.sample is not None:
         errors += _sampling_errors(recipe, recipe.sample)
     return errors
+
+
+def custom_evidence_errors(recipe: Recipe) -> list[str]:
+    """Errors of the names of evidence that plug-ins compute or read, as `key: reason and remedy`.
+
+    All other rules look evidence up by its name, so they are checked after these.
+    """
+    known = {name for name, row in EVIDENCE.items() if row.source != "plugin"}
+    errors = []
+    for name, custom in recipe.custom_evidence.items():
+        if name in known:
+            errors.append(f"evidence.{name}: is the name of a built-in kind of evidence; rename it")
+        elif not name.isidentifier():
+            errors.append(f"evidence.{name}: is no name; use letters, digits and `_`")
+        errors += _unknown_evidence(f"evidence.{name}", custom, known)
+        known.add(name)
+    errors += _unknown_evidence("token_selection", recipe.token_selection, known)
+    errors += _unknown_evidence("objective", recipe.objective, known)
+    return errors
+
+
+def _unknown_evidence(
+    key: str, reader: TokenSelection | Objective | CustomEvidence, known: set[str]
+) -> Iterator[str]:
+    if unknown := reader.required_evidence - known:
+        yield (
+            f"{key}: {reader.kind} requires the evidence {_names(unknown)}, which does not exist, "
+            f"or stands below it in `evidence`; there is {_names(known)}"
+        )
 
 
 def image_errors(recipe: Recipe) -> list[str]:
@@ -79,10 +122,17 @@ def image_errors(recipe: Recipe) -> list[str]:
             "cluster.teachers: a teacher in its own process does not receive images; set it to 0, "
             "and the learner ranks hold the teacher"
         )
-    if recipe.teacher is not None and recipe.teacher_model is None:
+    if isinstance(recipe.teacher, TeacherByColumn | TeacherMixture):
+        errors.append("teacher.kind: several teachers see no images; use `kind: weights`")
+    elif recipe.teacher is not None and recipe.teacher_model is None:
         errors.append(
             f"teacher.kind: a {recipe.teacher.kind} teacher is looked up by token ids and sees no "
             "image; use `kind: weights`"
+        )
+    if recipe.teacher is not None and recipe.teacher.prompt is not None:
+        errors.append(
+            "teacher.prompt: the prompts of student and teacher have the same image in other "
+            "places; remove it"
         )
     if recipe.learn.sequence_parallel > 1:
         errors.append(
@@ -103,7 +153,7 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
     if recipe.teacher is None:
         if objective.needs_teacher:
             yield f"teacher: the objective {objective.kind} needs a teacher; set `teacher.path`"
-        elif divergences := from_sources(required, "teacher"):
+        elif divergences := from_sources(required - recipe.evidence.keys(), "teacher"):
             yield (
                 f"teacher: the evidence {_names(divergences)} compares with a teacher; set "
                 f"`teacher.path`"
@@ -126,10 +176,9 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
             f"token_selection: nothing in this recipe provides the evidence {_names(absent)}; name "
             f"its file in `evidence`"
         )
-    if unknown := recipe.evidence.keys() - EVIDENCE.keys():
-        yield (
-            f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(EVIDENCE)}"
-        )
+    known = {name for name, row in EVIDENCE.items() if row.source != "plugin"}
+    if unknown := recipe.stored_evidence.keys() - known:
+        yield f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(known)}"
     if unread := recipe.evidence.keys() & EVIDENCE.keys() - required:
         yield (
             f"evidence: neither {recipe.token_selection.kind} nor {objective.kind} reads "
@@ -140,7 +189,9 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
             f"evidence: {_names(computed)} is not read from a file, but made before the run by the "
             "model of `unconditional`; remove it"
         )
-    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
+    if recipe.stored_evidence and (
+        recipe.sample is not None or not isinstance(recipe.task, OfflineTask)
+    ):
         yield (
             "evidence: stored evidence belongs to written responses; use a task of kind pairs or "
             "rollouts, without `sample`"
@@ -152,23 +203,63 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
     teacher = recipe.teacher
     if teacher is None:
         return
-    limited = teacher.top_k is not None or not isinstance(teacher, WeightsTeacher)
-    of_all = [name for name in recipe.required_evidence if EVIDENCE[name].needs_all_ids]
+    limited = isinstance(teacher, StoredTeacher | ServedTeacher) or (
+        isinstance(teacher, WeightsTeacher) and teacher.top_k is not None
+    )
+    measured = recipe.required_evidence - recipe.evidence.keys()
+    of_all = [name for name in measured if EVIDENCE[name].needs_all_ids]
     if of_all and limited:
         yield (
             f"teacher: the evidence {_names(of_all)} needs the teacher's probabilities of all ids; "
-            f"use a teacher of kind weights with `top_k: null`, or another token_selection.mode"
+            f"use a teacher of kind weights with `top_k: null`, or a rule and an objective that do "
+            f"not read it"
+        )
+    rule = unshuffled(recipe.token_selection)
+    given = None if isinstance(teacher, TeacherByColumn | TeacherMixture) else teacher.top_k
+    if isinstance(rule, SelecTkd) and given is not None and rule.top > given:
+        yield (
+            f"token_selection.top: {rule.kind} looks among the teacher's {rule.top} likeliest ids, "
+            f"and it gives {given}; raise teacher.top_k, or lower `top`"
         )
     if isinstance(teacher, StoredTeacher) and recipe.sample is not None:
         yield (
             "teacher.kind: stored log-probs belong to written responses, and `sample` makes new "
             "ones; use `kind: weights` or `kind: served`, or remove `sample`"
         )
+    if isinstance(teacher, ServedTeacher) and teacher.scores == "sampled":
+        yield from _sampled_score_errors(recipe)
     if limited and recipe.temperature != 1:
         yield (
             f"teacher: log-probs of its likeliest ids are those at temperature 1, and "
             f"{recipe.objective.kind} compares at {recipe.temperature:g}; set sample.temperature "
             f"to 1, or use a teacher of kind weights with `top_k: null`"
+        )
+
+
+def _sampled_score_errors(recipe: Recipe) -> Iterator[str]:
+    """What an estimate from the sampled token cannot serve: it holds in expectation over p."""
+    if compared := from_sources(recipe.required_evidence, "teacher"):
+        yield (
+            f"teacher.scores: {_names(compared)} is a divergence at every token, and `sampled` "
+            f"gives an estimate from one; use `scores: top_k`, or a rule without it"
+        )
+    objective = recipe.objective
+    if isinstance(objective, Distill) and objective.divergence != "reverse_kl":
+        yield (
+            f"teacher.scores: `sampled` estimates the reverse KL alone, and the objective is "
+            f"{objective.divergence}; use objective.divergence=reverse_kl, or `scores: top_k`"
+        )
+    sample = recipe.sample
+    if sample is None or sample.temperature != 1 or sample.truncates:
+        yield (
+            "teacher.scores: `sampled` needs tokens drawn from the student's own distribution; add "
+            "a `sample` section with temperature 1, without top_p, top_k and min_p, or use "
+            "`scores: top_k`"
+        )
+    if recipe.learn.updates_per_batch > 1:
+        yield (
+            "teacher.scores: after the first update of a batch its tokens are no longer drawn from "
+            "the student; use learn.updates_per_batch=1, or `scores: top_k`"
         )
 
 
@@ -263,11 +354,13 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
             f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two "
             f"rollouts; use an even number"
         )
-    if "ce_logscore" in recipe.required_evidence and not needs_pairs:
-        yield (
-            f"token_selection: {recipe.token_selection.kind} weighs the rejected side of pairs; "
-            f"use the objective dpo"
-        )
+    contrasts = {"ce_logscore": "the rejected side", "log_ratio": "the sides"}
+    for name in sorted(recipe.required_evidence & contrasts.keys()):
+        if not needs_pairs:
+            yield (
+                f"token_selection: {recipe.token_selection.kind} weighs {contrasts[name]} of "
+                f"pairs; use the objective dpo"
+            )
     if recipe.loss_aggregation == "seq_mean_token_sum_norm" and recipe.sample is None:
         yield (
             "loss_aggregation: seq_mean_token_sum_norm divides by sample.max_tokens, and nothing "
@@ -277,6 +370,23 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
         yield (
             f"loss_aggregation: {objective.kind} gives one loss per {objective.granularity}; "
             + ("use pair_mean" if needs_pairs else "pair_mean is for objectives of pairs")
+        )
+
+
+def _solve_rate_errors(recipe: Recipe) -> Iterator[str]:
+    """A rule that weighs prompts by their solve rate, without groups to measure it."""
+    rule = unshuffled(recipe.token_selection)
+    if not isinstance(rule, Paced):
+        return
+    if recipe.sample is None:
+        yield (
+            f"token_selection: {rule.kind} measures how often sampled answers to a prompt are "
+            "right; add a `sample` section"
+        )
+    elif recipe.sample.group_size < 2:
+        yield (
+            f"sample.group_size: {rule.kind} compares the answers to one prompt, and a single one "
+            "is always or never right; use 2 or more"
         )
 
 
@@ -310,10 +420,15 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
         recipe.advantage, NoAdvantage
     ):
         yield f"token_advantage: {recipe.token_advantage.kind} {_ADVANTAGES_NEEDED}"
-    if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
+    by_verifier = (
+        recipe.sample is not None
+        and not recipe.task.has_own_reward
+        and not recipe.sample.has_environment_reward
+    )
+    if recipe.reward != Reward() and not by_verifier:
         yield (
             "reward: these rewards are for sampled answers that the verifier grades; remove the "
-            "section (a task of kind `python` returns its own rewards)"
+            "section (a task of kind `python`, or an environment, returns its own rewards)"
         )
 
 
@@ -445,9 +560,7 @@ def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
 def _filter_errors(recipe: Recipe) -> Iterator[str]:
     """Rules that need advantages, and rollout filters that keep too few rollouts."""
     rollout_filter = recipe.rollout_filter
-    token_selection = recipe.token_selection
-    if isinstance(token_selection, ShuffledWeights):
-        token_selection = token_selection.of
+    token_selection = unshuffled(recipe.token_selection)
     widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance | Gfpo)]
     if isinstance(recipe.advantage, NoAdvantage):
         if widest:
@@ -547,7 +660,17 @@ def _sequence_parallel_errors(recipe: Recipe) -> Iterator[str]:
     size = recipe.learn.sequence_parallel
     if size == 1:
         return
-    if recipe.teacher is not None and recipe.teacher_model is None:
+    if recipe.teacher_model is not None and recipe.teacher_model.prompt is not None:
+        yield (
+            "learn.sequence_parallel: the teacher's prompt moves the response to other ranks than "
+            "the student's; remove `teacher.prompt`, or use 1"
+        )
+    if isinstance(recipe.teacher, TeacherByColumn | TeacherMixture):
+        yield (
+            "learn.sequence_parallel: ranks do not share the sequences of several teachers; use "
+            "`teacher.kind: weights`, or 1"
+        )
+    elif recipe.teacher is not None and recipe.teacher_model is None:
         yield (
             f"learn.sequence_parallel: a {recipe.teacher.kind} teacher is read for whole "
             "responses, of which each rank has a part; use `teacher.kind: weights`, or 1"
@@ -662,6 +785,31 @@ def _evaluation_errors(recipe: Recipe) -> Iterator[str]:
             "checkpoint.best: the best checkpoint is chosen among steps that are both saved and "
             "evaluated; set `checkpoint.every` and `evaluate.every`"
         )
+
+
+def _environment_errors(recipe: Recipe) -> Iterator[str]:
+    """Environments in stages, and turns of a template in prompts without one."""
+    for number, stage in enumerate(recipe.stages):
+        if isinstance(stage, SampleStage) and stage.sample.environment is not None:
+            yield (
+                f"stages.{number}.sample.environment: a stage writes responses of one turn; remove "
+                "it"
+            )
+    placed: list[tuple[str, Sampling, PromptSettings]] = []
+    if recipe.sample is not None:
+        placed.append(("sample.environment", recipe.sample, recipe.prompt))
+    for number, suite in enumerate(recipe.evaluate.suites if recipe.evaluate else ()):
+        key = f"evaluate.suites.{number}.sampling.environment"
+        placed.append((key, suite.sampling, suite.prompt or recipe.prompt))
+    for key, sampling, prompt in placed:
+        environment = sampling.environment
+        if environment is None or environment.role == "inline":
+            continue
+        if prompt.style == "plain":
+            yield (
+                f"{key}.role: `{environment.role}` is a turn of a chat template, and prompts are "
+                "plain; use `role: inline`"
+            )
 
 
 def _names(names: Iterable[str]) -> str:

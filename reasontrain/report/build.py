@@ -196,6 +196,7 @@ def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
             figures=_figures(run),
             measurements=measurements(run),
             token_pages=token_pages(run),
+            lens=_lens(run),
             facts=_facts(run),
         )
     )
@@ -204,7 +205,7 @@ def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
 def curves(run: RunRecord) -> list[Chart]:
     """The chart of accuracy, then all other charts with a metric that the run recorded."""
     drawn = [_accuracy(run)]
-    for curve in (*_OUTCOMES, *_evidence_curves(), *_TRAINING):
+    for curve in (*_OUTCOMES, *_evidence_curves(), *_custom_curves(run), *_TRAINING):
         tones = [
             name.rpartition("_")[2].lower() if "_Q" in name else _TONES[i]
             for i, name in enumerate(curve.columns)
@@ -223,6 +224,8 @@ def _evidence_curves() -> list[_Curve]:
     """The charts of the evidence table: means over the response tokens of a step."""
     charts_of: dict[str, list[Evidence]] = {}
     for row in EVIDENCE.values():
+        if row.source == "plugin":  # of a recipe that this process happened to read
+            continue
         charts_of.setdefault(row.chart, []).append(row)
     return [
         _Curve(
@@ -234,6 +237,14 @@ def _evidence_curves() -> list[_Curve]:
             axis=_axis(rows[0]),
         )
         for title, rows in charts_of.items()
+    ]
+
+
+def _custom_curves(run: RunRecord) -> list[_Curve]:
+    """A chart for each kind of evidence of a plug-in, whose code need not be there any more."""
+    return [
+        _Curve(title=name, columns={f"{name}_mean": name}, note="Mean over response tokens.")
+        for name in run.custom_evidence
     ]
 
 
@@ -251,6 +262,14 @@ def token_pages(run: RunRecord) -> list[TokenPage]:
     wanted = [(steps[-1], 4)] + [(steps[0], 2)] * (len(steps) > 1) if steps else []
     pages = [show_tokens(step, run.token_files[step], num) for step, num in wanted]
     return [page for page in pages if page]
+
+
+def _lens(run: RunRecord) -> str | None:
+    """The address of the lens from the report; None if it was not written."""
+    if run.directory is None:
+        return None
+    page = RunDirectory(run.directory).lens_page
+    return page.relative_to(run.directory).as_posix() if page.is_file() else None
 
 
 def _accuracy(run: RunRecord) -> Chart | None:

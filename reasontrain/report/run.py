@@ -72,6 +72,17 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     directory: Path | None = None
 
+    @property
+    def custom_evidence(self) -> list[str]:
+        """Names of the evidence that plug-ins computed, as the recipe has them."""
+        try:
+            settings = yaml.safe_load(self.recipe)
+        except yaml.YAMLError:
+            return []
+        named = settings.get("evidence") if isinstance(settings, dict) else None
+        sections = named.items() if isinstance(named, dict) else ()
+        return [str(name) for name, section in sections if isinstance(section, dict)]
+
     def series(self, name: str) -> list[tuple[int, Number]]:
         """(step, value) of a metric, for the steps that recorded it."""
         return [(int(row["step"]), row[name]) for row in self.steps if name in row]

@@ -135,8 +135,10 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
 
 
 def _token(piece: Json, kind: Json, weight: Json, evidence: Mapping[str, Json]) -> Token:
-    """A token; tokens that the policy did not choose are grey and have no evidence."""
+    """A token; tokens that the policy did not choose have no evidence and a colour of their own."""
     text = _clipped(str(piece), MAX_PIECE).replace("\n", "⏎\n") or "∅"
+    if kind == TokenKind.TOOL:
+        return Token(text, "ct", "written by the environment or a tool")
     if kind not in _CHOSEN:
         return Token(text, "cf", "not chosen by the policy")
     kept = _float(weight) != 0

@@ -19,6 +19,7 @@ from reasontrain import models
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.cluster.canary import canary_of
+from reasontrain.data.environment import PythonEnvironment
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -56,12 +57,14 @@ from reasontrain.run.datasets import (
     with_stored_evidence,
 )
 from reasontrain.run.directory import RunDirectory
-from reasontrain.run.inputs import Inputs, check_inputs, inputs_of
+from reasontrain.run.environments import check_environments, environments_of
+from reasontrain.run.inputs import Inputs, check_inputs, inputs_of, plugin_files
 from reasontrain.run.loop import Checkpoints, Method, Run, SamplerCheck, train
 from reasontrain.run.owner import Ownership, owned
 from reasontrain.run.progress import LINE_EVERY_S
 from reasontrain.run.schedules import check_schedules
 from reasontrain.run.teacher import check_teacher
+from reasontrain.run.teacher_inputs import TeacherInputs, teacher_inputs_of
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
@@ -102,6 +105,9 @@ MAY_CHANGE = (
     "task.on_error",
     "task.timeout_s",
     "task.workers",
+    "sample.environment.on_error",
+    "sample.environment.timeout_s",
+    "sample.environment.workers",
 )
 """Keys that may change when a run is resumed; raising `steps` extends a finished run."""
 CHUNK_SIZE = 512
@@ -124,6 +130,7 @@ class ResolvedInputs:
     suites: Sequence[EncodedSuite]
     fingerprints: Inputs
     accepted: Sequence[Mapping[str, object]]
+    for_teacher: TeacherInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,10 @@ class RunContext:
         directory.write_recipe(as_yaml(declared))
         for part, task in _own_rewards(recipe).items():
             directory.write_reward_code(task.reward_file.source, part)
+        directory.write_plugins(plugin_files(recipe))
+        for part, settings in environments_of(recipe).items():
+            if isinstance(settings, PythonEnvironment):
+                directory.write_reward_code(settings.source, part)
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -212,8 +223,10 @@ class RunContext:
             score=self.score,
             check=self.check,
             graded=sample is not None,
-            own_reward=sample is not None and recipe.task.has_own_reward,
+            own_reward=sample is not None
+            and (recipe.task.has_own_reward or sample.environment is not None),
             method=method_of(recipe),
+            for_teacher=self.inputs.for_teacher,
             learner=self.learner,
             tracker=tracker,
             speed=speed,
@@ -296,6 +309,7 @@ def method_of(recipe: Recipe) -> Method:
         rollout_filter=recipe.rollout_filter,
         token_selection=recipe.token_selection,
         required_evidence=recipe.required_evidence,
+        custom_evidence=recipe.custom_evidence,
         reuse_sampled_logp=recipe.reuses_sampled_logp,
         truncated=recipe.sample.truncated if recipe.sample else "score",
         max_response_tokens=recipe.sample.max_tokens if recipe.sample else 0,
@@ -432,6 +446,18 @@ def _check_heads(recipe: Recipe, described: models.Description, role: str) -> No
         )
 
 
+def warn_of_missing_environments(recipe: Recipe) -> None:
+    """Warn of suites that are answered without the environment of training."""
+    if recipe.sample is None or recipe.sample.environment is None:
+        return
+    for suite in recipe.evaluate.suites if recipe.evaluate else ():
+        if suite.sampling.environment is None:
+            logger.warning(
+                f"evaluate: suite {suite.name} has no `sampling.environment`, so nothing answers "
+                "the policy there as it does in training"
+            )
+
+
 def warn_of_rounding(recipe: Recipe) -> None:
     """Warn of sequence-level ratios that the sampler's rounding in bfloat16 clips."""
     if (
@@ -448,7 +474,9 @@ def warn_of_rounding(recipe: Recipe) -> None:
 
 def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs:
     warn_of_rounding(recipe)
+    warn_of_missing_environments(recipe)
     described = describe_models(recipe)
+    check_environments(recipe)
     answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)
     check_directory(directory, declared)
@@ -458,11 +486,12 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         for suite in (recipe.evaluate.suites if recipe.evaluate else ())
     ]
     offline = answers and with_stored_evidence(recipe, described, answers)
-    check_teacher(recipe, order, offline)
+    for_teacher = teacher_inputs_of(recipe, described)
+    check_teacher(recipe, order, offline, for_teacher)
     fingerprints = inputs_of(recipe, described, order, offline, suites)
     accepted = check_inputs(directory, recipe, fingerprints)
     return ResolvedInputs(
-        recipe, declared, directory, order, offline, suites, fingerprints, accepted
+        recipe, declared, directory, order, offline, suites, fingerprints, accepted, for_teacher
     )
 
 

@@ -13,8 +13,8 @@ from reasontrain import models
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Dpo
-from reasontrain.algo.token_selection import Contrast, ShuffledWeights, TokenSelection
-from reasontrain.data import stored_evidence
+from reasontrain.algo.token_selection import Contrast, Paced, TokenSelection, unshuffled
+from reasontrain.data import evidence_columns, stored_evidence
 from reasontrain.data.files import BadRows, Source
 from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
@@ -26,7 +26,7 @@ from reasontrain.models import Description, Policy
 from reasontrain.recipe import Recipe, Suite, UncondTuned
 from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.tasks import OfflineTask, PairTask, Response, Task
+from reasontrain.tasks import OfflineTask, PairTask, Response, Task, grade_episodes
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.problems import GeneratedProblems, check_no_pairs, with_parts
 from reasontrain.types import Problem, Prompt, Rollout, UserError
@@ -77,7 +77,7 @@ def score_columns(recipe: Recipe) -> None:
 
     Raises UserError where the recipe reads none.
     """
-    if not recipe.evidence and not from_sources(recipe.required_evidence, "unconditional"):
+    if not recipe.stored_evidence and not from_sources(recipe.required_evidence, "unconditional"):
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
         raise UserError(
             f"{recipe.name} reads no stored evidence (its rule and objective need: "
@@ -144,7 +144,7 @@ def with_stored_evidence(
         recipe.unconditional or UncondTuned(),
         encoder,
         [rollout for row in demonstrations.written.values() for rollout in row],
-        Path(recipe.evidence[COLUMN]),  # the stage `uncond_logp` is done before every run
+        Path(recipe.stored_evidence[COLUMN]),  # the stage `uncond_logp` is done before every run
     )
     return OfflineSampler({rollout.problem.id: (rollout,) for rollout in joined})
 
@@ -168,11 +168,14 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
     if recipe.sample is None:
         return list
     max_tokens = recipe.sample.max_tokens
+    environment = recipe.sample.environment
 
     def add_rewards(rollouts: Sequence[Rollout]) -> list[Rollout]:
-        scored = recipe.task.grade(
+        scored = grade_episodes(
+            recipe.task,
             [response_of(rollout) for rollout in rollouts],
             grader,
+            environment,
             recipe.reward,
             answer_format=recipe.task.answer_format,
         )
@@ -201,6 +204,7 @@ def response_of(rollout: Rollout) -> Response:
         truncated=rollout.truncated,
         unfinished=rollout.unfinished,
         answer_start=rollout.answer_start,
+        episode=rollout.episode,
     )
 
 
@@ -224,14 +228,18 @@ def _checked(recipe: Recipe, problems: Sequence[Problem], grader: Grader) -> Seq
     """The problems that have the parts that the recipe needs, checked for gold answers."""
     if recipe.sample is None and isinstance(recipe.task, Source):
         check_no_pairs(recipe.task, problems)
-    graded = not isinstance(recipe.advantage, NoAdvantage)
+    graded = not isinstance(recipe.advantage, NoAdvantage) or isinstance(
+        unshuffled(recipe.token_selection), Paced
+    )
+    by_environment = recipe.sample is not None and recipe.sample.has_environment_reward
+    has_own_reward = recipe.task.has_own_reward or by_environment
     problems = with_parts(
         problems,
         bad_rows=recipe.task.bad_rows,
-        answer=graded and not recipe.task.has_own_reward,
+        answer=graded and not has_own_reward,
         solution=recipe.sample is None,
     )
-    recipe.task.check_gradable(problems, grader, required=graded)
+    recipe.task.check_gradable(problems, grader, required=graded and not by_environment)
     return problems
 
 
@@ -263,7 +271,7 @@ def _offline_data(
         logger.warning(
             f"{dropped} of {len(task.samples)} samples ({task.kind}) are too long and were dropped"
         )
-    for name, path in sorted(recipe.evidence.items()):
+    for name, path in sorted(recipe.stored_evidence.items()):
         if name == COLUMN:
             continue  # found by other ids, in `with_stored_evidence`
         # a rule that scores only rejected responses needs no scores of chosen ones, which come
@@ -273,7 +281,14 @@ def _offline_data(
             and name == "ce_logscore"
             and not _reads_chosen(recipe.token_selection)
         )
-        column = stored_evidence.read(Path(path), name, _made_by(recipe, name))
+        named = evidence_columns.column_of(path)
+        column: stored_evidence.StoredColumn | evidence_columns.EvidenceColumn
+        if named is None:
+            column = stored_evidence.read(Path(path), name, _made_by(recipe, name))
+        else:
+            # Lines that are no rows were reported, or refused, when the samples were read.
+            table = task.table(lambda error: None)
+            column = evidence_columns.read(table, name, named, described.tokenizer)
         rows = [column.joined(row, optional=num_optional) for row in rows]
     _check_padded(recipe, rows)
     prompts = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in rows]
@@ -293,7 +308,7 @@ def _made_by(recipe: Recipe, name: str) -> stored_evidence.MadeBy | None:
 
 def _reads_chosen(token_selection: TokenSelection) -> bool:
     """Return True if the rule reads contrastive scores of chosen responses."""
-    rule = token_selection.of if isinstance(token_selection, ShuffledWeights) else token_selection
+    rule = unshuffled(token_selection)
     return isinstance(rule, Contrast) and not rule.only_neg
 
 
@@ -358,10 +373,10 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     problems = with_parts(
         task.problems()[: suite.limit],
         bad_rows=task.bad_rows,
-        answer=not task.has_own_reward,
+        answer=not (task.has_own_reward or suite.sampling.has_environment_reward),
         solution=False,
     )
-    task.check_gradable(problems, grader, required=True)
+    task.check_gradable(problems, grader, required=not suite.sampling.has_environment_reward)
     content = json.dumps(
         [
             [problem.id, prompt.prompt_of(problem), problem.answer, *_variables(problem)]
@@ -371,7 +386,10 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     digest = hashlib.sha256(content.encode()).hexdigest()
 
     score = SuiteGrader(
-        task=task, grader=grader, answer_format=suite.answer_format or task.answer_format
+        task=task,
+        grader=grader,
+        answer_format=suite.answer_format or task.answer_format,
+        environment=suite.sampling.environment,
     )
     return SuiteProblems(suite, prompt, problems, score, digest)
 

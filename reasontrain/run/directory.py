@@ -6,6 +6,7 @@ out/<name>/
   reward.py                the own reward function's file, as the run began with it
   rewards/                 those of suites and stages, as suite-NAME.py and stage-NAME.py
   rewards.log              what an own reward function printed, and its errors
+  plugins/                 the files of plug-ins, where recipe.yaml finds them
   environment.json         versions, commit, hardware, seed, attention and its kernels
   inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
   metrics.jsonl            one line per step, counted from 1, written as it happens
@@ -15,6 +16,7 @@ out/<name>/
   checkpoints/step-N/      the model and the optimizer's state after N steps (see `run.checkpoint`)
   final/                   the model after the last step
   report.html, report.json
+  lens/                    the pages of `reasontrain lens`; lens/index.html is the first
   logs/                    what each process of a cluster printed
   stages/                  links to the outputs of the recipe's stages
   tensorboard/
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from reasontrain.data import storage
+from reasontrain.plugins import COPIES
 from reasontrain.types import UserError
 
 STEP = "step-"
@@ -139,6 +142,16 @@ class RunDirectory:
         return self.path / "report.json"
 
     @property
+    def lens(self) -> Path:
+        """The folder of the pages of `reasontrain lens`."""
+        return self.path / "lens"
+
+    @property
+    def lens_page(self) -> Path:
+        """The first page of the lens."""
+        return self.lens / "index.html"
+
+    @property
     def logs(self) -> Path:
         """The folder where each process of a cluster writes what it prints (`<role>-<rank>.log`)
         and where it runs (`<role>-<rank>.json`).
@@ -186,6 +199,13 @@ class RunDirectory:
         path = self.reward_code if part is None else self.path / "rewards" / f"{part}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.replace_bytes(path, source)
+
+    def write_plugins(self, files: Mapping[str, bytes]) -> None:
+        """Keep the files of plug-ins, by their path below the folder of copies."""
+        for name, content in files.items():
+            path = self.path / COPIES / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            storage.replace_bytes(path, content)
 
     def write_environment(self, facts: Mapping[str, object]) -> None:
         """Keep what the run was made with, as a whole or not at all."""

@@ -14,12 +14,15 @@ from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
 from reasontrain.data import storage
+from reasontrain.data.evidence_columns import column_of
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import LazyPrompts
 from reasontrain.models import Description
+from reasontrain.plugins import copies_root, plugins_in
 from reasontrain.recipe import AcceptedChange, Recipe
 from reasontrain.run.datasets import EncodedSuite
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.environments import environment_code
 from reasontrain.run.teacher import stored_files
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import Task
@@ -55,20 +58,35 @@ def inputs_of(
     hashes: dict[str, dict[str, str]] = {
         "data": _hashes(_data_files(recipe.task)) | {ENCODED: _encoded(order, written)},
         "reward": _hashes(_reward_files(recipe.task)),
+        "environment": _hashes(
+            environment_code(recipe.sample.environment if recipe.sample else None)
+        ),
         "evidence": _hashes(
             file
-            for path in [*map(Path, recipe.evidence.values()), *stored_files(recipe)]
+            for path in [*evidence_files(recipe), *stored_files(recipe)]
             for file in _stored_files(path)
         ),
+        "plugin": {
+            name: hashlib.sha256(content).hexdigest()
+            for name, content in plugin_files(recipe).items()
+        },
         "tokenizer": {recipe.model.path: _tokenizer_hash(described.tokenizer)},
         "template": {recipe.model.path: _hash([str(described.tokenizer.chat_template)])},
         "suites": {encoded.suite.name: encoded.sha256 for encoded in suites}
-        | _hashes(file for e in suites if e.suite.task for file in _reward_files(e.suite.task)),
+        | _hashes(file for e in suites if e.suite.task for file in _reward_files(e.suite.task))
+        | _hashes(file for e in suites for file in environment_code(e.suite.sampling.environment)),
     }
     for role, model in {"model": recipe.model, **recipe.other_models}.items():
-        hashes[role] = {model.path: models.quick_fingerprint(model)}
+        # Several teachers have one role.
+        known = hashes.setdefault(role.partition(".")[0], {})
+        known[model.path] = models.quick_fingerprint(model)
     assert hashes.keys() <= set(get_args(AcceptedChange)), "each role can be accepted"
     return hashes
+
+
+def evidence_files(recipe: Recipe) -> list[Path]:
+    """The files of stored evidence; columns are in the data, whose files are listed apart."""
+    return [Path(source) for source in recipe.stored_evidence.values() if column_of(source) is None]
 
 
 def check_inputs(
@@ -144,6 +162,29 @@ def _data_files(task: Task) -> list[Path]:
 def _reward_files(task: Task) -> list[Path]:
     """The local files of the task's own reward, with the modules that it imports."""
     return [path for path in task.files() if path.suffix == CODE]
+
+
+def plugin_files(recipe: Recipe) -> dict[str, bytes]:
+    """The files of plug-ins by the path below `plugins` that each has in the run directory.
+
+    There the recipe finds them as it found the originals beside itself. These paths do not depend
+    on the place of the recipe, which is another for each job that is submitted with its folder.
+
+    Raises:
+        UserError: two files would have one path.
+    """
+    copies: dict[str, bytes] = {}
+    for plugin in plugins_in(recipe):
+        source = plugin.plugin_source
+        root = copies_root(source, plugin.kind)
+        for path, content in source.files().items():
+            name = (root / Path(path).relative_to(source.root)).as_posix()
+            if copies.setdefault(name, content) != content:
+                raise UserError(
+                    f"two plug-ins have different files {name}, which the run directory keeps in "
+                    "one folder; rename one"
+                )
+    return copies
 
 
 def _stored_files(path: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.correction import Correction, NoCorrection
+from reasontrain.algo.custom_evidence import CustomEvidence, with_custom, with_inputs
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import Objective
 from reasontrain.algo.token_advantage import RolloutAdvantage, TokenAdvantage
@@ -37,6 +38,7 @@ from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
+from reasontrain.metrics.episodes import episode_numbers
 from reasontrain.metrics.rewards import (
     ZERO_STD,
     group_numbers,
@@ -57,7 +59,14 @@ from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler
-from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
+from reasontrain.types import (
+    Batch,
+    LostError,
+    Prompt,
+    Rollout,
+    RunError,
+    Stats,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +86,8 @@ class Method:
         correction: weighs advantages by the ratio of the learner to the sampler.
         rollout_filter: drops whole rollouts.
         token_selection: weighs tokens.
-        required_evidence: evidence that selection and loss read.
+        required_evidence: evidence that selection and loss read, with its inputs.
+        custom_evidence: evidence that plug-ins compute, by name.
         reuse_sampled_logp: take the sampler's log-probs as `old_logp`.
         truncated: score truncated rollouts, mask them from the loss, or drop them.
         max_response_tokens: most tokens of a sampled response; 0 if none are sampled.
@@ -91,6 +101,7 @@ class Method:
     rollout_filter: RolloutFilter = field(default_factory=AllRollouts)
     token_selection: TokenSelection = field(default_factory=AllTokens)
     required_evidence: frozenset[str] = frozenset()
+    custom_evidence: Mapping[str, CustomEvidence] = field(default_factory=dict)
     reuse_sampled_logp: bool = False
     truncated: Literal["score", "mask", "drop"] = "score"
     max_response_tokens: int = 0
@@ -101,6 +112,7 @@ class Method:
             self.objective.required_evidence
             | self.token_advantage.required_evidence
             | self.correction.required_evidence
+            | with_inputs(frozenset(self.custom_evidence), self.custom_evidence)
         )
         return self.required_evidence - unread_evidence(self.token_selection, others, progress)
 
@@ -187,6 +199,7 @@ class Run:
     steps: int
     schedule_steps: int
     seed: int
+    for_teacher: Callable[[Batch, Sequence[Rollout]], Batch] | None = None
 
 
 def train_step(run: Run, step: int) -> Stats:
@@ -231,8 +244,16 @@ def train_step(run: Run, step: int) -> Stats:
         reason = _left_out(method, kept) if kept else "the rewards of each of its groups are equal"
         logger.warning(f"step {number} learns nothing: {reason}")
     batch = method.rollout_filter(sampled)
+    if run.for_teacher is not None:
+        batch = run.for_teacher(batch, rollouts)
     reuse_sampled_logp = method.reuse_sampled_logp and not checks_evidence
-    batch = observe(run.learner, batch, required_evidence, reuse_sampled_logp=reuse_sampled_logp)
+    batch = observe(
+        run.learner,
+        batch,
+        required_evidence - frozenset(method.custom_evidence),
+        reuse_sampled_logp=reuse_sampled_logp,
+    )
+    batch = with_custom(batch, required_evidence, method.custom_evidence)
     if run.check and checks_evidence:
         checked |= run.check.observed(batch)
     weight_BT = token_weights(method, batch)
@@ -256,7 +277,8 @@ def train_step(run: Run, step: int) -> Stats:
     if "old_logp" in required_evidence and not reuse_sampled_logp:
         stats |= sampler_mismatch(batch) | method.correction.metrics(batch)
     # what was sampled took time, whether it has a reward or not
-    stats["sampled_tokens"] = float(sum(len(rollout.response_ids) for rollout in rollouts))
+    stats["sampled_tokens"] = float(num_sampled_tokens(rollouts))
+    stats |= episode_numbers(rollouts)
     if run.graded:  # demonstrations and pairs have no reward
         stats |= reward_mean(rollouts)
     stats |= part_numbers(rollouts)

@@ -14,6 +14,8 @@ from reasontrain.data.stored_top_k import TopKStore
 from reasontrain.learner.served_teacher import ServedTopK
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Recipe, ServedTeacher, StoredTeacher
+from reasontrain.run.teacher_inputs import TeacherInputs
+from reasontrain.run.teacher_prompts import TeacherPrompts
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.types import Rollout
 
@@ -33,29 +35,42 @@ def made_by(teacher: StoredTeacher) -> MadeBy:
     }
 
 
-def responses_of(offline: OfflineSampler) -> list[Rollout]:
-    """All written responses."""
-    return [rollout for rollouts in offline.written.values() for rollout in rollouts]
+def responses_of(offline: OfflineSampler, prompts: TeacherPrompts | None = None) -> list[Rollout]:
+    """All written responses, behind the teacher's prompts if they have others."""
+    rollouts = [rollout for rollouts in offline.written.values() for rollout in rollouts]
+    return rollouts if prompts is None else prompts.seen(rollouts)
 
 
-def check_teacher(recipe: Recipe, order: Order, offline: OfflineSampler | None) -> None:
+def check_teacher(
+    recipe: Recipe,
+    order: Order,
+    offline: OfflineSampler | None,
+    for_teacher: TeacherInputs | None,
+) -> None:
     """Check that the recipe's teacher can score what it is trained on.
 
     Args:
         recipe: the recipe.
         order: the prompts; a served teacher scores the first.
         offline: the written responses, if there are any.
+        for_teacher: what teachers read of the problems beside what the student reads.
 
     Raises:
-        UserError: the store lacks a response or is of another teacher; or the server refuses.
+        UserError: the store lacks a response or is of another teacher; the server refuses; a prompt
+            of the teacher cannot be made or does not fit; or a problem has no teacher.
         RunError: the server does not answer.
     """
+    prompts = None
+    if for_teacher is not None:
+        prompts = for_teacher.prompts
+        for_teacher.check(order.prompts, None if offline is None else responses_of(offline))
     if isinstance(recipe.teacher, StoredTeacher):
         assert offline is not None, "the recipe refuses a stored teacher beside sampling"
         store = TopKStore.read(Path(recipe.teacher.store), made_by(recipe.teacher))
-        store.check(responses_of(offline))
+        store.check(responses_of(offline, prompts))
     elif isinstance(recipe.teacher, ServedTeacher):
-        ids = order.prompts[0].ids
+        first = order.prompts[0]
+        ids = first.ids if prompts is None else prompts.ids([first.problem])[0]
         ServedTopK(recipe.teacher).check(ids, [order.tokenizer.decode([token]) for token in ids])
 
 

@@ -181,6 +181,7 @@ def write_tokens(
                 "rollout": rollout.id,
                 "problem": rollout.problem.id,
                 "prompt": tokenizer.decode(list(rollout.prompt_ids)),
+                "prompt_tokens": start,  # random numbers of rules depend on positions
                 "answer": rollout.problem.answer,
                 "group": rollout.group,
                 "reward": rollout.reward,

@@ -143,7 +143,8 @@ class DecodeInputs:
         self.padded = any(decode_batch.first_columns)
         self.one_mask = one_mask_serves(policy)
         place_NS = torch.tensor(
-            [[len(sequence.response)] for sequence in decode_batch.sequences], device=device
+            [[sequence.start + len(sequence.response)] for sequence in decode_batch.sequences],
+            device=device,
         ) + torch.arange(room, device=device)
         self.id_N = torch.tensor(
             [sequence.id for sequence in decode_batch.sequences], device=device

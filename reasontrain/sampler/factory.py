@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, assert_never, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,7 @@ from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
 from reasontrain.sampler.vllm_engine import installed
+from reasontrain.types import RunError
 
 
 @runtime_checkable
@@ -26,6 +27,17 @@ class EngineSampler(Sampler, Protocol):
 
     def close(self) -> None:
         """End the engine's processes and release its memory; the last call of a sampler."""
+
+
+@runtime_checkable
+class EngineMaker(Protocol):
+    """Settings of an engine of a plug-in."""
+
+    def make_sampler(
+        self, model: ModelSettings, *, seed: int, policy: Policy | None, colocated: bool
+    ) -> EngineSampler:
+        """Build the engine's sampler; see the function of this name."""
+        ...
 
 
 @runtime_checkable
@@ -74,8 +86,16 @@ def make_sampler(
             # The engine starts from the base model of an adapter; `load` brings the merged weights.
             base = models.base_settings(model)
             return VllmSampler(base, engine, seed=seed, colocated=colocated)
-        case _:
-            assert_never(engine)
+        case EngineMaker():
+            made = engine.make_sampler(model, seed=seed, policy=policy, colocated=colocated)
+            if not isinstance(made, EngineSampler):
+                raise RunError(
+                    f"sample.engine: make_sampler of {engine.kind} returned an object of type "
+                    f"{type(made).__name__}, which lacks a part of "
+                    "reasontrain.sampler.factory.EngineSampler"
+                )
+            return made
+    raise AssertionError(f"{engine.kind} makes no sampler")
 
 
 def check_installed(engine: EngineSettings) -> None:

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from reasontrain.data.sampling import Sampling
+from reasontrain.environments import Runners
 from reasontrain.metrics.working import Work, working
 from reasontrain.models import Policy
 from reasontrain.sampler import multi_step
@@ -21,6 +23,7 @@ from reasontrain.sampler.admission import Admission
 from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, merge, prefill
 from reasontrain.sampler.decode_check import check_decoding
 from reasontrain.sampler.decode_weights import rounded_weights
+from reasontrain.sampler.episodes import sample_episodes
 from reasontrain.sampler.sequence import SequenceState
 from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.thought_decoding import ThoughtDecoding
@@ -89,6 +92,7 @@ class LocalSampler:
         self.shared = shared
         self.cuda_graphs = cuda_graphs
         self.version = 0
+        self.environments = Runners()
         with torch.inference_mode(), _inference_settings(policy):
             check_decoding(policy)
 
@@ -115,17 +119,48 @@ class LocalSampler:
         Raises:
             UserError: a prompt leaves no room for a response.
         """
+        if sampling.environment is not None:
+            return sample_episodes(self, prompts, sampling, num=num, first_id=first_id)
+        strategy = self._strategy(sampling)
+        return self.finish(strategy.start(prompts, num=num, first_id=first_id), strategy)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The policy's tokenizer."""
+        return self.policy.tokenizer
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a response of the policy."""
+        return self.policy.stop_ids
+
+    @property
+    def context(self) -> int:
+        """The most tokens of prompt and response together."""
+        return self.policy.context
+
+    def complete(self, sequences: Sequence[SequenceState], sampling: Sampling) -> None:
+        """Decode sequences of tokens until all of them are done (see `episodes.TurnSampler`).
+
+        Each turn of a conversation reads all of it anew: caches are not kept between calls.
+        """
+        self._decode_all(sequences, self._strategy(sampling))
+
+    def _strategy(self, sampling: Sampling) -> DecodeStrategy:
         stop_criteria = StopCriteria(
             self.policy.stop_ids | frozenset(sampling.stop_ids),
             sampling.stop,
             self.policy.tokenizer,
         )
         decoding = TokenDecoding if sampling.thought is None else ThoughtDecoding
-        strategy = decoding(self.policy, sampling, stop_criteria)
-        return self.finish(strategy.start(prompts, num=num, first_id=first_id), strategy)
+        return decoding(self.policy, sampling, stop_criteria)
 
     def finish(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> list[Rollout]:
         """Decode sequences that `strategy` started until all of them are done."""
+        self._decode_all(sequences, strategy)
+        return [sequence.rollout(self.policy.tokenizer) for sequence in sequences]
+
+    def _decode_all(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> None:
         with (
             rounded_weights(self.policy),
             torch.inference_mode(),
@@ -133,10 +168,10 @@ class LocalSampler:
             working(f"sampling {len(sequences):,} responses", "tokens") as work,
         ):
             self._decode(sequences, strategy, work)
-        return [sequence.rollout(self.policy.tokenizer) for sequence in sequences]
 
     def close(self) -> None:
-        """Nothing to end: the policy belongs to the caller."""
+        """End the processes of environments; the policy belongs to the caller."""
+        self.environments.close()
 
     def load(self, weights: Weights) -> None:
         """Copy these weights into the policy, unless it is the learner's own."""

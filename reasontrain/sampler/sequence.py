@@ -24,6 +24,8 @@ class SequenceState:
         budget: the number of tokens that may still be appended.
         response: ids of the tokens so far.
         logp: log-prob of each token of `response`.
+        start: tokens of the rollout between its prompt and `response`, all of them at the end of
+            `prompt`: an earlier part of a conversation.
         stopped: the stop criteria were met. A sequence that is done without them is truncated.
     """
 
@@ -33,6 +35,7 @@ class SequenceState:
     budget: int
     response: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
+    start: int = 0
     stopped: bool = False
 
     @property
@@ -106,14 +109,14 @@ def start_sequences(
             prompt,
             first_id + i * num + g,
             first_id + i * num,
-            min(max_tokens, _room(prompt, context)),
+            min(max_tokens, room_of(prompt, context)),
         )
         for i, prompt in enumerate(prompts)
         for g in range(num)
     ]
 
 
-def _room(prompt: Prompt, context: int) -> int:
+def room_of(prompt: Prompt, context: int) -> int:
     """The number of tokens that fit into the context after this prompt."""
     room = context - len(prompt.ids)
     if not prompt.ids or room < 1:

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from reasontrain import models, rng
 from reasontrain.data.sampling import Sampling
+from reasontrain.environments import Runners
 from reasontrain.metrics.working import working
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
 from reasontrain.rng import Stream
+from reasontrain.sampler.episodes import sample_episodes
 from reasontrain.sampler.sequence import SequenceState, start_sequences
 from reasontrain.sampler.vllm_engine import (
     Library,
@@ -107,6 +109,7 @@ class VllmSampler:
         self.colocated = colocated
         self.asleep = False
         self.version = 0
+        self.environments = Runners()
         self.dtype: torch.dtype = getattr(torch, model.dtype)
         self.devices = self.library.devices(settings.tensor_parallel_size)
         # False while some weights are of another version than others
@@ -151,6 +154,8 @@ class VllmSampler:
             raise RunError("the last update of vLLM's weights failed, so they are of no version")
         if reason := self.settings.unsupported_temperature(sampling):
             raise UserError(f"temperature: {reason}")
+        if sampling.environment is not None:
+            return sample_episodes(self, prompts, sampling, num=num, first_id=first_id)
         sequences = start_sequences(
             prompts,
             num=num,
@@ -158,8 +163,16 @@ class VllmSampler:
             max_tokens=sampling.max_tokens,
             context=self.context,
         )
+        self.complete(sequences, sampling)
+        return [sequence.rollout(self.tokenizer) for sequence in sequences]
+
+    def complete(self, sequences: Sequence[SequenceState], sampling: Sampling) -> None:
+        """Decode sequences until all of them are done (see `episodes.TurnSampler`).
+
+        vLLM's prefix cache holds what a conversation has in common with its last turn.
+        """
         if not sequences:
-            return []
+            return
         requests = [{"prompt_token_ids": list(sequence.prompt.ids)} for sequence in sequences]
         params = self._sampling_params(sequences, sampling)
         at_once = len(sequences) <= self.settings.max_num_seqs
@@ -172,7 +185,6 @@ class VllmSampler:
             outputs = self.engine.generate(requests, params, use_tqdm=False)
         for sequence, output in zip(sequences, outputs, strict=True):
             _fill(sequence, output)
-        return [sequence.rollout(self.tokenizer) for sequence in sequences]
 
     def load(self, weights: Weights) -> None:
         """Replace the weights of the engine, waking it first, and clear its prefix cache.
@@ -255,6 +267,7 @@ class VllmSampler:
 
     def close(self) -> None:
         """End the engine and its processes; the sampler cannot be used any more."""
+        self.environments.close()
         end_engine(self.engine)
 
     @contextmanager
@@ -297,7 +310,11 @@ class VllmSampler:
         """vLLM's parameters of each rollout, which differ in seed and token budget."""
         stop_ids = sorted(self.stop_ids | frozenset(sampling.stop_ids))
         has_logp = sampling.temperature == 0 or not sampling.truncates
-        rollout_seeds = seeds(self.seed, [sequence.id for sequence in sequences])
+        rollout_seeds = seeds(
+            self.seed,
+            [sequence.id for sequence in sequences],
+            [sequence.start for sequence in sequences],
+        )
         return [
             self.library.params(
                 temperature=sampling.temperature,
@@ -327,11 +344,13 @@ def give_back_memory() -> None:
     torch.cuda.empty_cache()
 
 
-def seeds(seed: int, rollouts: Sequence[int]) -> list[int]:
-    """One seed per rollout id, of 53 bits."""
-    numbers: list[int] = (
-        (rng.uniform(seed, Stream.VLLM_SEEDS, torch.tensor(rollouts)) * 2.0**53).long().tolist()
-    )
+def seeds(seed: int, rollouts: Sequence[int], starts: Sequence[int]) -> list[int]:
+    """One seed of 53 bits per turn: of a rollout id, and of a place in it that is not its start."""
+    rollout_N = torch.tensor(rollouts)
+    start_N = torch.tensor(starts)
+    first_N = rng.uniform(seed, Stream.VLLM_SEEDS, rollout_N)
+    later_N = rng.uniform(seed, Stream.VLLM_TURN_SEEDS, rollout_N, start_N)
+    numbers: list[int] = (torch.where(start_N == 0, first_N, later_N) * 2.0**53).long().tolist()
     return numbers
 
 

@@ -17,6 +17,7 @@ from reasontrain.recipe import (
     OUTPUTS,
     SCHEME,
     ContrastStage,
+    LogRatioStage,
     PairsStage,
     Recipe,
     ReferenceStage,
@@ -131,6 +132,8 @@ def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
             make_pairs(stage, recipe, directory)
         case ContrastStage():
             score.contrast(stage, recipe, directory)
+        case LogRatioStage():
+            score.log_ratio(stage, recipe, directory)
         case ReferenceStage():
             score.reference(stage, recipe, directory)
         case _:

@@ -18,8 +18,8 @@ from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.data.offline import encode
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.learner.scoring import logp, measured
-from reasontrain.models import ModelSettings
-from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
+from reasontrain.models import ModelSettings, Policy
+from reasontrain.recipe import ContrastStage, LogRatioStage, Recipe, ReferenceStage
 from reasontrain.run.datasets import encoder_of
 from reasontrain.tasks import PairTask
 from reasontrain.types import Rollout, RunError, Stats
@@ -31,12 +31,7 @@ SUMMARY = "summary.json"
 
 def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
     """Write `ce_logscore.parquet`, and `summary.json` with figures about rejected tokens."""
-    local = replace(recipe.model, revision=None, trust_remote_code=False)
-    chosen = [_plain(replace(local, path=path)) for path in (stage.positive, stage.negative)]
-    policies = [models.load(settings, layout="padded") for settings in chosen]
-    described = models.describe(recipe.model)
-    for policy, role in zip(policies, ("positive model", "negative model"), strict=True):
-        models.check_same_ids(described, policy, role)
+    chosen, policies = _two_models(stage, recipe)
     positive, negative = map(UnshardedModel, policies)
 
     def measure(
@@ -65,6 +60,38 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
     logger.info(
         f"{stage.name}: " + ", ".join(f"{name} {value:.3g}" for name, value in summary.items())
     )
+
+
+def log_ratio(stage: LogRatioStage, recipe: Recipe, directory: Path) -> None:
+    """Write `log_ratio.parquet`, of both sides and unclipped, so that weights may change later."""
+    chosen, policies = _two_models(stage, recipe)
+    rollouts = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
+    positive, negative = (
+        logp(policy, rollouts, recipe.learn.micro_batch_tokens) for policy in policies
+    )
+    values = [
+        [above - below for above, below in zip(*numbers, strict=True)]
+        for numbers in zip(positive, negative, strict=True)
+    ]
+    made_by = {
+        "positive": models.fingerprint(chosen[0]),
+        "negative": models.fingerprint(chosen[1]),
+    }
+    stored_evidence.write(directory / "log_ratio.parquet", "log_ratio", rollouts, values, made_by)
+    logger.info(f"{stage.name}: {len(values)} responses")
+
+
+def _two_models(
+    stage: ContrastStage | LogRatioStage, recipe: Recipe
+) -> tuple[list[ModelSettings], list[Policy]]:
+    """Settings and weights of the positive and the negative model, with the recipe's tokens."""
+    local = replace(recipe.model, revision=None, trust_remote_code=False)
+    chosen = [_plain(replace(local, path=path)) for path in (stage.positive, stage.negative)]
+    policies = [models.load(settings, layout="padded") for settings in chosen]
+    described = models.describe(recipe.model)
+    for policy, role in zip(policies, ("positive model", "negative model"), strict=True):
+        models.check_same_ids(described, policy, role)
+    return chosen, policies
 
 
 def check_contrast(stage: ContrastStage, directory: Path) -> None:

@@ -13,6 +13,7 @@ from reasontrain.run.build import describe_models
 from reasontrain.run.datasets import training_data
 from reasontrain.run.owner import owned
 from reasontrain.run.teacher import made_by, model_of, responses_of
+from reasontrain.run.teacher_prompts import teacher_prompts_of
 from reasontrain.tasks.grading import Grader
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,13 @@ def score_teacher(recipe: Recipe, teacher: StoredTeacher) -> Path:
     with Grader() as grader:
         offline, _ = training_data(recipe, described, grader)
     assert offline is not None, "the recipe refuses a stored teacher beside sampling"
+    prompts = teacher_prompts_of(recipe, described)
+    if prompts is not None:
+        prompts.check_responses(responses_of(offline))
     store = Path(teacher.store)
     maker = made_by(teacher)
     with owned(store, wait=True):
-        responses = responses_of(offline)
+        responses = responses_of(offline, prompts)
         missing = TopKStore.read(store, maker).missing(responses)
         num_tokens = sum(len(rollout.response_ids) for rollout in missing)
         logger.info(

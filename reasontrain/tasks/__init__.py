@@ -7,6 +7,7 @@ Every task is a `Task`: it lists its problems, grades responses (most by the com
 from __future__ import annotations
 
 from reasontrain.tasks.arithmetic import Arithmetic
+from reasontrain.tasks.episodes import grade_episodes
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.images import ImageTask
@@ -35,6 +36,7 @@ __all__ = [
     "TaskSettings",
     "Verdict",
     "check_gold",
+    "grade_episodes",
 ]
 
 TaskSettings = Arithmetic | Gsm8k | MathTask | ImageTask | PythonTask | PairTask | RolloutTask

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from reasontrain.data.files import BadRows, Columns, Row, Source, files_of
+from reasontrain.plugins.imports import with_imports
 from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
-from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, with_imports
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.tasks.problems import problems_with_rows
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Response, Scored, Task

@@ -11,7 +11,7 @@ from reasontrain.data.files import BadRows
 from reasontrain.data.thought_marks import KNOWN
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict, check_gold
 from reasontrain.tasks.reward import Reward
-from reasontrain.types import Problem
+from reasontrain.types import Episode, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Response:
         unfinished: the chain of thought did not end, so there is no answer.
         answer_start: index in `text` at which the answer begins, after the chain of thought; 0 if
             the marks in `text` are all that is known of it.
+        episode: the conversation with an environment; None without one.
     """
 
     problem: Problem
@@ -32,6 +33,7 @@ class Response:
     truncated: bool = False
     unfinished: bool = False
     answer_start: int = 0
+    episode: Episode | None = None
 
     @property
     def answer(self) -> str:

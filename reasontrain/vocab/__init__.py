@@ -6,7 +6,9 @@ All run in fp32 (fp64 for fp64 inputs), chunk by chunk; logits of shape [B, T, V
   weights are known beforehand.
 - `logp` serves sequence objectives: differentiable log-probabilities, recomputed in backward.
 - `measure` returns evidence without gradients, `contrast` the contrastive score of cDPO.
-- `top_k` returns a model's likeliest ids; a `TopKTeacher` of such ids takes a `Teacher`'s place.
+- `top_k` returns a model's likeliest ids; a `TopKTeacher` of such ids, or a `MixedTeacher` of many
+  models, takes a `Teacher`'s place.
+  A `SampledTeacher` knows the sampled token alone, from which the reverse KL is estimated.
 - `soft` is `fused` for the embeddings of a soft chain of thought.
 
 All take hidden states and a `Head`. The head's `vocabulary` selects the backend: torch in
@@ -25,6 +27,8 @@ from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
 from reasontrain.vocab.fused import Fused, TokenObjective, fused
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
+from reasontrain.vocab.mixture import AnyTeacher, MixedPart, MixedTeacher
+from reasontrain.vocab.sampled import SampledTeacher
 from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, FedEmbeddings, soft
 from reasontrain.vocab.statistics import measure, top_k
 from reasontrain.vocab.top_k import TopKTeacher
@@ -33,10 +37,14 @@ __all__ = [
     "HEALTH",
     "SCORED",
     "SOFT_STATISTICS",
+    "AnyTeacher",
     "EmbeddingBasis",
     "FedEmbeddings",
     "Fused",
     "Head",
+    "MixedPart",
+    "MixedTeacher",
+    "SampledTeacher",
     "SoftScoring",
     "Tail",
     "Teacher",

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain.types import UserError
+from reasontrain.vocab.ranks import rank_of, top_entropy
 
 LOGP_FLOOR = -1e30
 """Lowest log-probability, in place of -inf: its exp is 0, and 0 times it is 0 rather than NaN."""
@@ -86,6 +87,13 @@ def union_divergence(
         for model_NS in (student_NS, teacher_NS)
     )
     return (logq_NK.exp() * (logq_NK - logp_NK)).sum(1).clamp_(min=0)
+
+
+def logp_of_shared(logq_NS: Float[Tensor, "N S"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Log-probability of each id, which is at the floor if the model does not have the id."""
+    width = logq_NS.shape[1]
+    logq_N = logq_NS.gather(1, ids_N.clamp(max=width - 1)[:, None]).squeeze(1)
+    return logq_N.masked_fill(ids_N >= width, LOGP_FLOOR)
 
 
 def jsd_beta(name: str) -> float | None:
@@ -182,7 +190,7 @@ class AnalyticDistribution:
         return self._log_ratio("gap")
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.TokenStats`), in nats and without a gradient."""
+        """A statistic by name (see `types.TokenStats` and `measure`), without a gradient."""
         name = canonical_name(name)
         if name not in self._values:
             self._values[name] = self._compute(name)
@@ -199,6 +207,16 @@ class AnalyticDistribution:
                 return self._dot(self.gap_NS, self.shared_p_NS).clamp_(min=0)
             case "kl_forward":
                 return self._log_ratio("forward").mul_(self.q_NS).sum(-1).neg_().clamp_(min=0)
+            case "rank":
+                return rank_of(self.logp_NV, self.ids_N)
+            case "entropy_top20":
+                return top_entropy(self.logp_NV)
+            case "teacher_entropy":
+                return self._dot(self.q_NS, self.logq_NS).neg_().clamp_(min=0)
+            case "teacher_logp":
+                return logp_of_shared(self.logq_NS, self.ids_N)
+            case "teacher_rank_of_argmax":
+                return rank_of(self.logq_NS, self.shared_logp_NS.argmax(1))
         beta = jsd_beta(name)
         assert beta is not None, f"no such statistic: {name}"
         assert 0 < beta < 1, f"beta is between 0 and 1: {name}"

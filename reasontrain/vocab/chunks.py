@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -14,6 +14,8 @@ from reasontrain.vocab.analytic import AnalyticDistribution, BufferPool
 from reasontrain.vocab.backend import BlockDistribution, uses_triton
 from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, Teacher
+from reasontrain.vocab.mixture import AnyTeacher, MixedTeacher
+from reasontrain.vocab.sampled import SampledDistribution, SampledTeacher
 from reasontrain.vocab.top_k import TopKDistribution, TopKTeacher
 
 CHUNK_FLOATS_CPU = 2**24
@@ -95,8 +97,8 @@ class ChunkedLogits:
         head: the student's head.
         ids_N: the token at each position.
         temperature: divides the logits of both models.
-        teacher: hidden states at the same positions, and their head; or log-probabilities of a few
-            ids there.
+        teacher: hidden states at the same positions, and their head; those of several models; or
+            log-probabilities of a few ids there.
         chunk: positions per matrix product; None chooses by `CHUNK_FLOATS_*`.
         keep_N: hidden states outside it are replaced by zeros, so that their content cannot
             overflow.
@@ -107,7 +109,7 @@ class ChunkedLogits:
     head: Head
     ids_N: Int[Tensor, " N"]
     temperature: float
-    teacher: Teacher | TopKTeacher | None = None
+    teacher: AnyTeacher | None = None
     chunk: int | None = None
     keep_N: Bool[Tensor, " N"] | None = None
     buffers: BufferPool = field(default_factory=BufferPool)
@@ -189,8 +191,14 @@ class Chunk:
             size = max(1, len(self.raw_CV))
         for block in spans(len(self.raw_CV), size):
             rows = slice(self.rows.start + block.start, self.rows.start + block.stop)
-            teacher = None if self._teacher is None else partial(self.teacher_logits, block)
-            yield Block(self._logits, rows, self.raw_CV[block], teacher)
+            yield Block(self._logits, rows, self.raw_CV[block], self._teacher_of(block, rows))
+
+    def _teacher_of(self, block: slice, rows: slice) -> Callable[[], Tensor] | None:
+        """The teacher's logits of one block: positions `block` of the chunk, `rows` of all."""
+        teacher = self._logits.teacher
+        if isinstance(teacher, MixedTeacher):
+            return partial(teacher.logits, rows, self._logits.temperature, self._logits.keep_N)
+        return None if self._teacher is None else partial(self.teacher_logits, block)
 
 
 class Block:
@@ -201,7 +209,7 @@ class Block:
         logits: ChunkedLogits,
         rows: slice,
         raw_NV: Float[Tensor, "N V"],
-        teacher: partial[Tensor] | None,
+        teacher: Callable[[], Tensor] | None,
     ) -> None:
         """Turn `raw_NV`, a view of the chunk's projection, into logits in place."""
         self.rows = rows
@@ -229,7 +237,14 @@ class Block:
                 self._logits.buffers,
                 head.num_tokens,
             )
-        one_width = teacher is None or teacher.head.width == head.width
+        if isinstance(teacher, SampledTeacher):
+            return SampledDistribution(
+                self._raw_NV,
+                self._logits.ids_N[self.rows],
+                teacher[self.rows],
+                self._logits.buffers,
+            )
+        one_width = teacher is None or teacher.width == head.width
         if (
             not one_width
             or self._raw_NV.dtype != torch.float32

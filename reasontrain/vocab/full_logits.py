@@ -14,7 +14,10 @@ from torch import Tensor
 
 from reasontrain.types import UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR, NO_TEACHER, canonical_name, jsd_beta
-from reasontrain.vocab.head import Head, Teacher, accumulation_dtype
+from reasontrain.vocab.head import Head, accumulation_dtype
+from reasontrain.vocab.mixture import AnyTeacher, MixedTeacher
+from reasontrain.vocab.ranks import TOP
+from reasontrain.vocab.sampled import REVERSE_ALONE, SampledTeacher
 from reasontrain.vocab.top_k import NEEDS_ALL, TopKTeacher
 
 
@@ -58,7 +61,7 @@ class FullLogitsDistribution:
         head: Head,
         ids_N: Int[Tensor, " N"],
         temperature: float,
-        teacher: Teacher | TopKTeacher | None,
+        teacher: AnyTeacher | None,
     ) -> None:
         self.ids_N = ids_N
         self._temperature = temperature
@@ -78,8 +81,14 @@ class FullLogitsDistribution:
             raise UserError(NO_TEACHER)
         if isinstance(self._teacher, TopKTeacher):
             raise UserError(NEEDS_ALL)
+        if isinstance(self._teacher, SampledTeacher):
+            raise UserError(REVERSE_ALONE)
         with torch.no_grad():
-            logits_NU = logits(self._teacher.hidden_ND, self._teacher.head, self._temperature)
+            if isinstance(self._teacher, MixedTeacher):
+                every = slice(0, len(self.logits_NV))
+                logits_NU = self._teacher.logits(every, self._temperature)
+            else:
+                logits_NU = logits(self._teacher.hidden_ND, self._teacher.head, self._temperature)
             return _log_softmax(logits_NU[:, : self.logits_NV.shape[1]])
 
     @cached_property
@@ -93,12 +102,28 @@ class FullLogitsDistribution:
         )
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.TokenStats`), in nats and differentiable."""
+        """A statistic by name; differentiable if it is one of `types.TokenStats`."""
         name = canonical_name(name)
         if name == "logp":
             return self.logp_NV.gather(1, self.ids_N[:, None]).squeeze(1)
         if name == "entropy":
             return _at_least_zero(-(self.logp_NV.exp() * self.logp_NV).sum(1))
+        if name == "rank":
+            own_N1 = self.logits_NV.gather(1, self.ids_N[:, None])
+            return 1.0 + (self.logits_NV > own_N1).sum(1)
+        if name == "entropy_top20":
+            num = min(TOP, self.logits_NV.shape[1])
+            logp_NK = self.logits_NV.topk(num).values.log_softmax(1).clamp(min=LOGP_FLOOR)
+            return _at_least_zero(-(logp_NK.exp() * logp_NK).sum(1))
+        if name.startswith("teacher_"):
+            return self._of_teacher(name)
+        if isinstance(self._teacher, SampledTeacher):
+            if name != "kl_reverse":
+                raise UserError(REVERSE_ALONE)
+            logp_N = self.value("logp")
+            gap_N = (logp_N - self._teacher.logq_N).detach()
+            # The value is the gap, and its gradient that of gap x log p with the gap held fixed.
+            return gap_N + gap_N * (logp_N - logp_N.detach())
         if isinstance(self._teacher, TopKTeacher):
             logp_NS, logq_NS = self._log_categories(self._teacher)
         else:
@@ -113,6 +138,28 @@ class FullLogitsDistribution:
         teacher_NS = beta * logq_NS.exp() * (logq_NS - logm_NS)
         student_NS = (1 - beta) * logp_NS.exp() * (logp_NS - logm_NS)
         return _at_least_zero((teacher_NS + student_NS).sum(1))
+
+    def _of_teacher(self, name: str) -> Float[Tensor, " N"]:
+        """A statistic of the teacher's distribution."""
+        if name == "teacher_rank_of_argmax":
+            if isinstance(self._teacher, TopKTeacher):
+                return self._rank_among_few(self._teacher)
+            best_N1 = self.shared_logp_NS.argmax(1, keepdim=True)
+            return 1.0 + (self.logq_NS > self.logq_NS.gather(1, best_N1)).sum(1)
+        if name == "teacher_entropy":
+            return _at_least_zero(-(self.logq_NS.exp() * self.logq_NS).sum(1))
+        assert name == "teacher_logp", f"no such statistic: {name}"
+        is_own_NS = torch.arange(self.logq_NS.shape[1], device=self.ids_N.device)
+        return self.logq_NS.masked_fill(is_own_NS != self.ids_N[:, None], LOGP_FLOOR).amax(1)
+
+    def _rank_among_few(self, teacher: TopKTeacher) -> Float[Tensor, " N"]:
+        """Rank of the student's likeliest shared id among the teacher's K; K + 1 if it is none."""
+        width = min(self._num_tokens, teacher.width or self._num_tokens)
+        best_N1 = self.logits_NV[:, :width].argmax(1, keepdim=True)
+        is_valid_NK = teacher.valid_NK(width)
+        logq_NK = teacher.logq_NK.masked_fill(~is_valid_NK, -torch.inf)
+        own_N1 = logq_NK.masked_fill(teacher.ids_NK != best_N1, -torch.inf).amax(1, keepdim=True)
+        return 1.0 + (logq_NK > own_N1).sum(1)
 
     def _log_categories(
         self, teacher: TopKTeacher

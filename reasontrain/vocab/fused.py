@@ -16,8 +16,8 @@ from torch import Tensor
 from reasontrain.types import Losses, TokenFields, TokenStats
 from reasontrain.vocab.chunks import Block, ChunkedLogits
 from reasontrain.vocab.full_logits import FullLogitsDistribution
-from reasontrain.vocab.head import Head, HeadGradient, Teacher
-from reasontrain.vocab.top_k import TopKTeacher
+from reasontrain.vocab.head import Head, HeadGradient
+from reasontrain.vocab.mixture import AnyTeacher
 
 TokenObjective = Callable[[TokenStats, TokenFields], Losses]
 """One loss per position, from the policy's statistics and the batch's fields there."""
@@ -43,7 +43,7 @@ def fused(
     objective: TokenObjective,
     *,
     temperature: float = 1.0,
-    teacher: Teacher | TopKTeacher | None = None,
+    teacher: AnyTeacher | None = None,
     chunk: int | None = None,
 ) -> Fused:
     """Evaluate the objective at N positions and form its gradients in the same pass.
@@ -59,7 +59,7 @@ def fused(
             the hidden state or the loss is not finite.
         objective: maps statistics and fields to one loss per position.
         temperature: divides the logits of both models.
-        teacher: the teacher's hidden states at the same positions, and its head; or its
+        teacher: the teacher's hidden states at the same positions, and its head, or its
             log-probabilities of a few ids there (see `top_k`).
         chunk: positions per matrix product; None keeps a chunk at 2^24 logits on a CPU and 2^26 on
             a GPU.
@@ -119,7 +119,7 @@ def _full_logits_loss(
     loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     temperature: float,
-    teacher: Teacher | TopKTeacher | None,
+    teacher: AnyTeacher | None,
 ) -> Fused:
     """The same loss by autograd, at the K positions with a loss weight."""
     keep_N = loss_weight_N != 0

@@ -195,6 +195,11 @@ class Teacher:
     hidden_ND: Float[Tensor, "N D"]
     head: Head
 
+    @property
+    def width(self) -> int:
+        """Number of its ids, padding rows of the weight included."""
+        return self.head.width
+
     def __getitem__(self, rows: Bool[Tensor, " N"]) -> Teacher:
         """The same at a subset of the positions."""
         return Teacher(self.hidden_ND[rows], self.head)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from reasontrain.vocab.analytic import LOGP_FLOOR
 from reasontrain.vocab.chunks import ChunkedLogits
-from reasontrain.vocab.head import Head, Teacher
+from reasontrain.vocab.head import Head
+from reasontrain.vocab.mixture import AnyTeacher
+from reasontrain.vocab.ranks import STUDENT_STATISTICS
 from reasontrain.vocab.top_k import TopKTeacher
 
 
@@ -22,7 +24,7 @@ def measure(
     names: Collection[str],
     *,
     temperature: float = 1.0,
-    teacher: Teacher | TopKTeacher | None = None,
+    teacher: AnyTeacher | None = None,
     chunk: int | None = None,
     top: int = 16,
 ) -> dict[str, Float[Tensor, " N"]]:
@@ -37,12 +39,15 @@ def measure(
         names: any of "logp", "entropy", "kl_reverse", "kl_forward" (nats), and of arXiv 2605.26844
             "compatibility" (in [0, 1]: the teacher's mass on the student's likeliest ids) and
             "disagreement" (nats: KL(teacher || student) over the union of both models' likeliest
-            ids, each renormalised there).
+            ids, each renormalised there); "rank" of the token in the student's distribution, from
+            1; "entropy_top20" of the student's 20 likeliest ids, renormalised; "teacher_entropy",
+            "teacher_logp" of the token, and "teacher_rank_of_argmax": the rank that the teacher
+            gives to the student's likeliest id. Ranks count the ids that are likelier.
         temperature: divides the logits of both models.
-        teacher: the teacher's hidden states at the same positions, and its head; or its
+        teacher: the teacher's hidden states at the same positions, and its head, or its
             log-probabilities of a few ids there (see `top_k`).
         chunk: positions per matrix product; None chooses by memory.
-        top: number of likeliest ids of a model that the last two look at.
+        top: number of likeliest ids of a model that "compatibility" and "disagreement" look at.
 
     Returns:
         One number per position for every name.
@@ -70,7 +75,7 @@ def measure(
 
 
 def _needs_student_only(name: str) -> bool:
-    return name in ("logp", "entropy")
+    return name in STUDENT_STATISTICS
 
 
 @torch.no_grad()

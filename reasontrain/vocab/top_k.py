@@ -32,6 +32,7 @@ from torch import Tensor
 
 from reasontrain.types import Tail, UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR, AnalyticDistribution, BufferPool, jsd_beta
+from reasontrain.vocab.ranks import STUDENT_STATISTICS
 
 NEEDS_ALL = (
     "this rule needs the teacher's probabilities of all ids, and the teacher gives those of a few; "
@@ -203,8 +204,12 @@ class TopKDistribution(AnalyticDistribution):
         return self.log_P_NC.exp()
 
     def _compute(self, name: str) -> Float[Tensor, " N"]:
-        if name in ("logp", "entropy"):
+        if name in STUDENT_STATISTICS:
             return super()._compute(name)
+        if name == "teacher_rank_of_argmax":
+            return self._rank_of_argmax()
+        if name in ("teacher_entropy", "teacher_logp"):
+            raise UserError(NEEDS_ALL)
         if name == "kl_reverse":
             return (self.P_NC * (self.log_P_NC - self.log_Q_NC)).sum(1).clamp_(min=0)
         if name == "kl_forward":
@@ -215,6 +220,13 @@ class TopKDistribution(AnalyticDistribution):
         teacher_N = (self.log_Q_NC.exp() * (self.log_Q_NC - log_M_NC)).sum(1)
         student_N = (self.P_NC * (self.log_P_NC - log_M_NC)).sum(1)
         return (beta * teacher_N + (1 - beta) * student_N).clamp_(min=0)
+
+    def _rank_of_argmax(self) -> Float[Tensor, " N"]:
+        """Rank of the student's likeliest shared id among the teacher's K; K + 1 if it is none."""
+        best_N1 = self.shared_logp_NS[:, : self._num_shared].argmax(1, keepdim=True)
+        logq_NK = self.top_k.logq_NK.masked_fill(~self._valid_NK, -torch.inf)
+        own_N1 = logq_NK.masked_fill(self.top_k.ids_NK != best_N1, -torch.inf).amax(1, keepdim=True)
+        return (logq_NK > own_N1).sum(1).to(self.logp_NV.dtype) + 1
 
     def _log_M_NC(self, beta: float) -> Float[Tensor, "N C"]:
         """Log M with M = (1 - beta) P + beta Q."""

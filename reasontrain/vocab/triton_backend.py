@@ -25,6 +25,7 @@ from reasontrain.vocab.analytic import (
     jsd_beta,
     union_divergence,
 )
+from reasontrain.vocab.ranks import rank_of, top_entropy
 
 TILE = 2048
 """Ids per tile. It sets the order of summation, so sums depend on it in their last digits."""
@@ -82,19 +83,30 @@ class TritonDistribution:
         """The eight statistics of student and teacher; the first four are the student's."""
         return self._statistics(self.teacher_NV)
 
+    @cached_property
+    def _teacher_stats_KN(self) -> Float[Tensor, "K N"]:
+        """The four statistics of the teacher's distribution, as `_student_stats_KN` has them."""
+        return self._pass(self.teacher_NV, None)
+
     @property
     def _stats_KN(self) -> Float[Tensor, "K N"]:
         """At least the student's statistics, without a second pass if both are known."""
         return self._both_stats_KN if "_both_stats_KN" in self.__dict__ else self._student_stats_KN
 
     def _statistics(self, teacher_NV: Float[Tensor, "N V"] | None) -> Float[Tensor, "K N"]:
-        out_KN = self.logits_NV.new_empty(4 if teacher_NV is None else 8, len(self.ids_N))
+        return self._pass(self.logits_NV, teacher_NV)
+
+    def _pass(
+        self, logits_NV: Float[Tensor, "N V"], teacher_NV: Float[Tensor, "N V"] | None
+    ) -> Float[Tensor, "K N"]:
+        """One pass over the logits of a model, and of another one that it is compared with."""
+        out_KN = logits_NV.new_empty(4 if teacher_NV is None else 8, len(self.ids_N))
         # Without a teacher the kernel still takes a second pointer, which it never reads.
-        other_NV = self.logits_NV if teacher_NV is None else teacher_NV
+        other_NV = logits_NV if teacher_NV is None else teacher_NV
         self._launch(
             triton_kernels.statistics,
             1,
-            (self.logits_NV, other_NV, self.ids_N, out_KN),
+            (logits_NV, other_NV, self.ids_N, out_KN),
             (),
             {"TEACHER": teacher_NV is not None},
         )
@@ -128,12 +140,21 @@ class TritonDistribution:
             )
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.TokenStats`), in nats and without a gradient."""
+        """A statistic by name (see `types.TokenStats` and `measure`), without a gradient."""
         name = canonical_name(name)
         beta = jsd_beta(name)
         if beta is not None:
             student_N, teacher_N = self._mixture(beta)
             return (beta * teacher_N + (1 - beta) * student_N).clamp_(min=0)
+        match name:
+            case "rank":
+                return rank_of(self.logits_NV, self.ids_N)
+            case "entropy_top20":
+                return top_entropy(self.logits_NV)
+            case "teacher_rank_of_argmax":
+                return rank_of(self.teacher_NV, self.logits_NV.argmax(1))
+            case "teacher_logp" | "teacher_entropy":
+                return self._teacher_stats_KN[_STAT_INDEX[name.removeprefix("teacher_")]]
         assert name in _STAT_INDEX, f"no such statistic: {name}"
         stats_KN = self._stats_KN if name in ("logp", "entropy") else self._both_stats_KN
         return stats_KN[_STAT_INDEX[name]]

@@ -85,7 +85,11 @@ class Steps:
             )
         advantage_B = torch.randint(1, 5, (num_rollouts,), generator=draw) / 2 - 2.25
         return replace(
-            batch.with_evidence(columns), advantage_B=advantage_B, seed=seed, step=seed % 5
+            batch.with_evidence(columns),
+            advantage_B=advantage_B,
+            correct_B=torch.rand(num_rollouts, generator=draw) < 0.5,
+            seed=seed,
+            step=seed % 5,
         )
 
     @staticmethod

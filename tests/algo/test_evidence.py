@@ -56,7 +56,7 @@ def test_the_table_names_each_row_and_bounds_its_unit():
     for name, row in EVIDENCE.items():
         assert name == row.name
         assert row.bounds[0] < row.bounds[1]
-        assert (row.bounds == (0.0, 1.0)) == (row.unit != "nats"), name
+        assert (row.bounds == (0.0, 1.0)) == (row.unit in ("probability", "share")), name
         assert row.source in evidence._FORWARD_PASSES
     for row in EVIDENCE.values():  # one axis serves all of a chart
         for other in EVIDENCE.values():
@@ -81,9 +81,18 @@ def test_statistics_are_those_of_the_sources_asked_for():
         "old_logp": "logp",
         "compatibility": "compatibility",
         "disagreement": "disagreement",
+        "teacher_entropy": "teacher_entropy",
+        "teacher_logp": "teacher_logp",
+        "teacher_rank_of_argmax": "teacher_rank_of_argmax",
+        "sampled_rank": "rank",
+        "entropy_top20": "entropy_top20",
     }
     assert evidence.statistics(names, "reference") == {"ref_logp": "logp"}
-    assert evidence.from_sources(names, "stored", "sampler") == {"ce_logscore", "sampled_logp"}
+    assert evidence.from_sources(names, "stored", "sampler") == {
+        "ce_logscore",
+        "log_ratio",
+        "sampled_logp",
+    }
 
 
 def test_an_accessor_has_the_shape_of_its_columns():

@@ -81,6 +81,50 @@ def test_all_ids_train_as_the_weights_do_and_few_nearly(
     assert 0 < numbers("few", "kl_reverse_mean")[0] < numbers("run", "kl_reverse_mean")[0]
 
 
+HINTED = "teacher.prompt={template: '{problem}\\n{answer}\\n'}"
+
+
+def test_a_teacher_sees_the_answer_stored_as_with_weights() -> None:
+    hinted = ("teacher.store=hinted", HINTED, "name=hinted", "steps=1")
+    assert run("score", *hinted) == 0
+    assert run("train", *hinted) == 0
+    assert run("train", *WEIGHTS, HINTED, "steps=1") == 0
+    for key in ("loss", "kl_reverse_mean", "grad_norm"):
+        assert numbers("hinted", key) == pytest.approx(numbers("weights", key), rel=1e-4), key
+    # On policy, with the student's own start weights as the teacher: the prompt alone differs.
+    own = ("model.path=testbed:student", "teacher={path: testbed:student}", HINTED, "name=own")
+    sampled = ("sample={max_tokens: 12}", "task.num_problems=8", "steps=1")
+    assert run("train", *own, *sampled) == 0
+    assert numbers("own", "kl_reverse_mean")[0] > 0.01
+
+
+BY_FORM = "teacher={{kind: by_column, column: form, teachers: [{}]}}"
+STORY = "{path: teacher, value: story}"
+
+
+def test_a_column_of_the_data_chooses_the_teacher(capsys: pytest.CaptureFixture[str]) -> None:
+    short = ("steps=1", "task.num_problems=8")
+    assert run("train", *short, *WEIGHTS) == 0
+    same = BY_FORM.format(f"{STORY}, {{path: teacher, value: expression}}")
+    assert run("train", *short, "name=same", same) == 0
+    two = BY_FORM.format(f"{STORY}, {{path: other, value: expression}}")
+    assert run("train", *short, "name=two", two) == 0
+    mixed = "teacher={kind: mixed, teachers: [{path: teacher, weight: 2}, {path: teacher}]}"
+    assert run("train", *short, "name=mixed", mixed) == 0
+    for key in ("loss", "kl_reverse_mean", "grad_norm"):
+        for name in ("same", "mixed"):
+            assert numbers(name, key) == pytest.approx(numbers("weights", key), rel=1e-4)
+    assert numbers("two", "grad_norm") != pytest.approx(numbers("weights", "grad_norm"), rel=0.05)
+    capsys.readouterr()
+    assert run("train", *short, "name=none", BY_FORM.format(STORY)) == 2
+    error = capsys.readouterr().err
+    assert "has 'expression' in the column `form`, and teacher.teachers has no teacher of" in error
+    assert len(error.strip().splitlines()) == 1
+    assert run("train", *short, "name=none", same.replace("form", "domain")) == 2
+    assert "has no `domain`, the column of teacher.column; it has: " in capsys.readouterr().err
+    assert not Path("out/none").exists()
+
+
 REFUSED = {
     "not scored": ((), "holds no log-probs for the token ids of 8 of 24 responses, the first"),
     "another teacher": (("teacher.model.path=other",), "is stale: "),

@@ -21,7 +21,7 @@ from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch
-from tests.tiny import batch, policy
+from tests.tiny import batch, policy, with_teacher_prompts
 
 CPU = torch.device("cpu")
 
@@ -71,15 +71,16 @@ def gradients(used: PolicyLearner, data: Batch, weight_BT: Tensor) -> dict[str, 
     return {name: p.grad for name, p in used.policy.model.named_parameters()}
 
 
+@pytest.mark.parametrize("instead", [False, True], ids=["same prompts", "other prompts"])
 @pytest.mark.parametrize("observes", [True, False])
 def test_two_requests_are_in_flight_and_the_gradient_is_that_of_a_local_teacher(
-    remote: RemoteTeacher, calls: list[str], observes: bool
+    remote: RemoteTeacher, calls: list[str], observes: bool, instead: bool
 ) -> None:
     """While evidence is measured, after which no request is made again, or else while learning."""
     found = []
     for teacher in (remote, UnshardedModel(policy("llama", seed=5))):
         used = learner(teacher)
-        data = batch()
+        data = with_teacher_prompts(batch()) if instead else batch()
         weight_BT = data.is_response_BT.float()
         if observes:
             data = used.observe(data, Tip().required_evidence)
@@ -104,7 +105,7 @@ def test_a_step_that_ended_early_leaves_no_request_behind(
     first, second, third, *_ = (
         micro.tokens(data.is_response_BT) for micro in mini_batch.micro_batches
     )
-    used.observer.request_teacher([first, second])
+    used.observer.request_teacher(data, [first, second])
     remote.hidden(second.micro_batch, second.logit_position_N)
     remote.hidden(third.micro_batch, third.logit_position_N)
     remote.hidden(first.micro_batch, first.logit_position_N)

@@ -90,6 +90,41 @@ PAPERS = {
         "Seeing the Image: Prioritizing Visual Correlation by Contrastive Alignment",
         "CAL, PRIOR's mode `contrast`",
     ),
+    "2508.05629": (
+        "On the Generalization of SFT: A Reinforcement Learning Perspective with Reward "
+        "Rectification",
+        "DFT",
+    ),
+    "2601.02151": (
+        "Entropy-Adaptive Fine-Tuning: Resolving Confident Conflicts to Mitigate Forgetting",
+        "EAFT",
+    ),
+    "2606.22600": ("On the Position Bias of On-Policy Distillation", "IW-OPD"),
+    "2510.24021": (
+        "SpecKD: Speculative Decoding for Effective Knowledge Distillation of LLMs",
+        "SelecTKD, its later name",
+    ),
+    "2605.27028": (
+        "Less is More: Early Stopping Rollout for On-Policy Distillation",
+        "first segment",
+    ),
+    "2603.11178": (
+        "PACED: Distillation and On-Policy Self-Distillation at the Frontier of Student Competence",
+        "PACED",
+    ),
+    "2606.02684": (
+        "Filter, Then Reweight: Rethinking Optimization Granularity in On-Policy Distillation",
+        "FiRe-OPD",
+    ),
+    "2603.07079": (
+        "Entropy-Aware On-Policy Distillation of Language Models",
+        "entropy-aware distillation",
+    ),
+    "2410.04350": (
+        "TIS-DPO: Token-level Importance Sampling for Direct Preference Optimization With "
+        "Estimated Weights",
+        "TIS-DPO",
+    ),
     "2210.15097": ("Contrastive Decoding", "the setting `plausible` of a contrast stage"),
     "2110.14168": ("Training Verifiers to Solve Math Word Problems", "GSM8K"),
     "2103.03874": ("Measuring Mathematical Problem Solving With the MATH Dataset", "MATH"),

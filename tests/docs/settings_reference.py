@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 import yaml
 
+from reasontrain.plugins import component_of
 from reasontrain.recipe import Recipe
 
 TOP_LEVEL = {
@@ -48,7 +49,7 @@ TOP_LEVEL = {
     "resume": "changes that a resumed run accepts",
     "track": "where metrics go",
     "cluster": "processes and GPUs; see [Cluster](../cluster.md)",
-    "evidence": "kind of stored evidence -> the file that holds it",
+    "evidence": "kind of evidence -> its file, or `column:NAME` of the data; name -> plug-in",
     "stages": "what runs before the first step, in order",
 }
 """Key of a recipe -> meaning."""
@@ -128,6 +129,7 @@ MEANINGS = {
 }
 """Key -> meaning, for keys that no docstring names."""
 
+PLUGIN = "[a plug-in](../extending.md)"
 SHARED_TITLES = {
     "Suite": "evaluate.suites",
     "LinearSchedule": "keep_ratio",
@@ -135,6 +137,9 @@ SHARED_TITLES = {
     "Sampling": "evaluate.suites.sampling",
     "PairColumns": "task.columns` of `pairs",
     "RolloutColumns": "task.columns` of `rollouts",
+    "TeacherPromptSettings": "teacher.prompt",
+    "TeacherOfValue": "teacher.teachers` of `by_column",
+    "WeightedTeacher": "teacher.teachers` of `mixed",
 }
 """Settings classes that stand in several places -> the title of their table."""
 
@@ -202,6 +207,9 @@ class _Reference:
             return ", ".join(f"`{_scalar(value)}`" for value in arguments)
         if origin in (Union, types.UnionType):
             plain = [a for a in arguments if a is not types.NoneType]
+            if any(component_of(a) for a in plain):
+                own = [a for a in plain if not component_of(a)]
+                return f"{self._type(Union[tuple(own)])} or {PLUGIN}"  # noqa: UP007
             if len(plain) > 1 and all(a in self._titles for a in plain):
                 shown = ", ".join(self._link(a, f"`{kind_of(a) or a.__name__}`") for a in plain)
             else:

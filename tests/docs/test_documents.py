@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -34,7 +34,7 @@ DOCUMENTS = [
 ]
 BASE = ROOT / "recipes/tiny/grpo.yaml"
 """A recipe that a block with some sections of one is laid over."""
-NOT_THERE = ("bridge", "lens")
+NOT_THERE = ("bridge",)
 """Names of things that were announced and do not exist."""
 SECTIONS = frozenset(f.name for f in fields(Recipe))
 
@@ -167,6 +167,9 @@ YAML_BLOCKS = [
 @pytest.mark.parametrize("block", YAML_BLOCKS)
 def test_yaml_blocks_are_recipes_suites_or_sections(block: str, tmp_path: Path) -> None:
     content, file = yaml.safe_load(block), tmp_path / "block.yaml"
+    # plug-ins lie beside the recipe: the rule that README shows, and the example
+    (tmp_path / "surprise.py").write_text(blocks((ROOT / "README.md").read_text(), "python")[0])
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     if "steps" not in content and "name" in content:
         file.write_text(block)
         assert isinstance(suite(str(file), [], None), Suite)
@@ -189,8 +192,8 @@ def test_a_wrong_block_is_an_error(tmp_path: Path) -> None:
 
 # ---- commands and Python
 
-LANGUAGES = {"sh", "yaml", "python", "json", "text", "{toctree}", "{api}"}
-"""Of fenced blocks: shell, recipe, Python and rows are tested below, `text` is for formulas."""
+LANGUAGES = {"sh", "yaml", "python", "json", "toml", "text", "{toctree}", "{api}"}
+"""Of fenced blocks: those of a language are tested below, `text` is for formulas."""
 EXAMPLE = {"tip.yaml": "recipes/tiny/tip.yaml"}
 """Files that a page copies first -> where they come from."""
 SBATCH = {"--nodes", "--gpus-per-node", "--cpus-per-task", "--array", "--signal"}
@@ -205,6 +208,11 @@ def test_every_block_says_what_it_is(path: Path) -> None:
     assert len(fences) % 2 == 0
     assert set(fences[1::2]) <= {""}
     assert set(opened) <= LANGUAGES
+
+
+@every_document
+def test_toml_is_toml(path: Path) -> None:
+    assert all(tomllib.loads(block) for block in blocks(path.read_text(), "toml"))
 
 
 def commands(text: str) -> list[str]:
@@ -350,6 +358,17 @@ def test_reward_functions_of_the_docs_score(page: str) -> None:
     score = names["score"]
     assert callable(score)
     assert [score({"answer": "7"}, text) for text in ("It is 7.", "It is 8.")] == [1.0, 0.0]
+
+
+def test_the_environment_of_the_docs_plays() -> None:
+    (block,) = blocks((ROOT / "docs/environments.md").read_text(), "python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    game = names["Guess"]()
+    assert game.reset({"answer": "7"}) == "You have four guesses."
+    assert game.step("9") == ("Too high.", None, False)
+    assert game.step("what?") == ("Too low.", None, False)
+    assert game.step(" 7 ") == (None, 0.5, True)
 
 
 def test_the_python_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:

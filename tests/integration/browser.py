@@ -90,6 +90,21 @@ class Tab:
         self.value(f"document.querySelector({json.dumps(selector)}).select()")
         self._ask("Input.insertText", {"text": text})
 
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other, wherever the focus is."""
+        for key in keys:
+            text = {"text": key} if len(key) == 1 else {}
+            self._ask("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, **text})
+            self._ask("Input.dispatchKeyEvent", {"type": "keyUp", "key": key})
+
+    def nameless(self, *roles: str) -> list[str]:
+        """Roles of the controls that have no name for a screen reader."""
+        self._ask("Accessibility.enable", {})
+        nodes = self._ask("Accessibility.getFullAXTree", {})["nodes"]
+        seen = [n for n in nodes if not n["ignored"] and n["role"]["value"] in roles]
+        assert {n["role"]["value"] for n in seen} == set(roles), "not all of them are there"
+        return [n["role"]["value"] for n in seen if not n.get("name", {}).get("value", "").strip()]
+
     def choose(self, selector: str, option: str) -> None:
         """Choose an option of a list by its value."""
         element = f"document.querySelector({json.dumps(selector)})"

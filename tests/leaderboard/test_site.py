@@ -72,6 +72,24 @@ def test_a_page_runs_one_script_and_asks_nobody(site):
         assert not re.search(r"url\(|@import|https?:", text)
 
 
+def test_a_row_links_to_the_report_and_the_lens_that_its_run_has(make_run, tmp_path):
+    """Folders with a space or a % in their names included."""
+    plain, other = make_run("a", {1: single("1")}), make_run("b 5%", {1: single("1")})
+    for name in ("report.html", "lens/index.html"):
+        (other / name).parent.mkdir(exist_ok=True)
+        (other / name).write_text("page")
+    write_leaderboard([plain, other], tmp_path / "site")
+    pages = {path.stem: Page(path.read_text()) for path in (tmp_path / "site/runs").iterdir()}
+    links = {
+        stem: [a["href"] for a in page.named("a") if a["href"].split("/")[1] != "index.html"]
+        for stem, page in pages.items()
+    }
+    assert sorted(links.values()) == [
+        [],
+        ["../../b%205%25/report.html", "../../b%205%25/lens/index.html"],
+    ]
+
+
 def test_wrong_answers_come_first_and_text_is_escaped(make_run, tmp_path):
     run = make_run("a", {1: single("101")})
     rows = [

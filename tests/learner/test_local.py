@@ -14,9 +14,21 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
-from reasontrain.algo.objectives import Cispo, Distill, Dpo, Grpo, KlCov, Nll, Objective, Reinforce
+from reasontrain.algo.objectives import (
+    Cispo,
+    Distill,
+    Dpo,
+    EntropyAwareDistill,
+    Grpo,
+    KlCov,
+    Nll,
+    Objective,
+    Reinforce,
+    SampledDistill,
+)
 from reasontrain.algo.token_selection import (
     AllTokens,
+    FireOpd,
     Random,
     ShuffledWeights,
     SsToken,
@@ -42,6 +54,8 @@ OBJECTIVES = {
     "jsd": Distill(divergence="jsd", beta=0.3),
     "grpo": Grpo(reference_kl=0.1),
     "reinforce": Reinforce(reference_kl=0.1),
+    "sampled_distill": SampledDistill(),
+    "entropy_aware_distill": EntropyAwareDistill(),
     "kl_cov": KlCov(share=0.1, old_kl=0.3),
     "cispo": Cispo(
         reference_kl=0.1, kl_estimator="k3_ratio", entropy_bonus=0.1, penalised_tokens="all"
@@ -53,6 +67,7 @@ SELECTORS = {
     "top_entropy": TopEntropy(keep_ratio=0.4),
     "shuffled": ShuffledWeights(of=TopEntropy(keep_ratio=0.4)),
     "sstoken": SsToken(keep_ratio=0.4, warmup=0.0),
+    "fire_opd": FireOpd(),
     **{
         mode: Tip(mode=mode, keep_ratio=0.4)
         for mode in (
@@ -211,7 +226,8 @@ def test_micro_batches_padding_and_packing_never_change_the_gradient(
         budget=budget,
         layout=layout,
     )
-    assert pack_micro_batches[0] == pytest.approx(whole[0], abs=1e-6)
+    # float32 rounds a loss of 17 nats, as of `sampled_distill`, to 2e-6
+    assert pack_micro_batches[0] == pytest.approx(whole[0], rel=2e-7, abs=1e-6)
     for key, gradient in whole[1].items():
         assert_close(pack_micro_batches[1][key], gradient, rtol=1e-4, atol=1e-6)
 
@@ -260,7 +276,7 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
         data.rollout_B.tolist()
     ):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
-        used.observer.teacher_hidden[rollout][1][unused_N] = float("inf")
+        used.observer.teacher_states.hidden[0][rollout][1][unused_N] = float("inf")
     broken = data.with_evidence(
         {"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)}
     )
@@ -310,10 +326,10 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
             parameter
         )  # uniform p at every row, so KL(p || q) is the same wherever q is
     used = learner(model)
-    torch.nn.init.zeros_(used.observer.teacher.policy.model.lm_head.weight)
-    used.observer.teacher.policy.model.lm_head.bias = torch.nn.Parameter(
-        torch.linspace(0, 3, VOCABULARY)
-    )
+    (teacher,) = used.observer.teacher_states.models
+    head = teacher.policy.model.lm_head
+    torch.nn.init.zeros_(head.weight)
+    head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
     losses = []
     for keep in (0.1, 0.5, 1.0):
         seen = used.observe(data, Tip(keep_ratio=keep).required_evidence)
@@ -370,6 +386,11 @@ def disagreement(p: Tensor, q: Tensor, num: int) -> Tensor:
     return (q.exp() * (q - p)).sum(-1)
 
 
+def place(logs: Tensor, ids: Tensor) -> Tensor:
+    """Position of each id in its row, likeliest first, from 1."""
+    return (logs.argsort(-1, descending=True) == ids[:, None]).double().argmax(-1).double() + 1
+
+
 def test_evidence_is_that_of_plain_logits_in_float64() -> None:
     model, data = policy(), batch()
     used = learner(model, budget=60)
@@ -384,16 +405,23 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
                 "ref_logp",
                 "compatibility",
                 "disagreement",
+                "teacher_entropy",
+                "teacher_logp",
+                "teacher_rank_of_argmax",
+                "sampled_rank",
+                "entropy_top20",
             }
         ),
     )
+    (teacher,) = used.observer.teacher_states.models
     for row, length in enumerate(data.length_B.tolist()):
         ids = data.ids_BT[row : row + 1, :length]
         p, q, r = (
             m.model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
-            for m in (model, used.observer.teacher.policy, used.observer.reference.policy)
+            for m in (model, teacher.policy, used.observer.reference.policy)
         )
         top = p.topk(16, dim=-1).indices
+        likeliest = p.topk(20, dim=-1).values.log_softmax(-1)
         expected = {
             "entropy": -(p.exp() * p).sum(-1),
             "kl_reverse": (p.exp() * (p - q)).sum(-1),
@@ -402,6 +430,11 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
             "ref_logp": r.gather(1, ids[0, 1:, None])[:, 0],
             "compatibility": q.exp().gather(1, top).sum(-1),
             "disagreement": disagreement(p, q, 16),
+            "teacher_entropy": -(q.exp() * q).sum(-1),
+            "teacher_logp": q.gather(1, ids[0, 1:, None])[:, 0],
+            "teacher_rank_of_argmax": place(q, p.argmax(-1)),
+            "sampled_rank": place(p, ids[0, 1:]),
+            "entropy_top20": -(likeliest.exp() * likeliest).sum(-1),
         }
         among = data.is_response_BT[row, 1:length]
         for name, values in expected.items():
@@ -509,6 +542,7 @@ def test_a_step_does_not_depend_on_what_computes_the_vocabulary(
             objective.required_evidence
             | Tip().required_evidence
             | {"ref_logp", "old_logp", "history_logp", "compatibility", "disagreement"}
+            | {"teacher_entropy", "teacher_logp", "entropy_top20"}
         )
         seen = used.observe(data, required_evidence)
         weight_BT = data.is_response_BT.float()

@@ -9,12 +9,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from reasontrain.learner.served_teacher import SMALLEST_REST, ServedTopK, check_tokens, read_scores
+from reasontrain.learner.served_teacher import (
+    SMALLEST_REST,
+    ServedTopK,
+    check_tokens,
+    read_sampled,
+    read_scores,
+)
 from reasontrain.recipe import ServedTeacher
 from reasontrain.types import RunError, UserError
 from reasontrain.vocab.analytic import LOGP_FLOOR
@@ -97,12 +104,13 @@ def test_numbers_of_other_ids_are_never_used(case: str) -> None:
 def test_another_tokenizer_is_noticed_by_the_texts_of_tokens() -> None:
     content = completion([4, 5, 6, 7])
     ids = [4, 5, 6, 7]
+    two = partial(read_scores, top_k=2)
     for texts in (["a", "b", "c", "d"], ["a", " b", "c ", "\ufffd"], ["a", "b", "c", "z"]):
-        check_tokens(content, ids=ids, texts=texts, top_k=2, host="there")
+        check_tokens(content, ids=ids, texts=texts, host="there", read=two)
     with pytest.raises(
         UserError, match="another tokenizer: id 5 is 'b' there and 'x' in the model"
     ):
-        check_tokens(content, ids=ids, texts=["a", "x", "y", "d"], top_k=2, host="there")
+        check_tokens(content, ids=ids, texts=["a", "x", "y", "d"], host="there", read=two)
 
 
 def source(server: Server, **changes: object) -> ServedTopK:
@@ -131,6 +139,29 @@ def test_every_sequence_is_asked_once_in_a_step_few_at_a_time() -> None:
         used.forget()
         used.fetch(sequences[:1])
         assert len(server.asked) == 13
+
+
+def test_a_server_is_asked_for_the_sampled_tokens_alone() -> None:
+    def own(path: str, body: Body) -> Turn:
+        likeliest = {"9": {"logprob": -0.1}}
+        entries = [likeliest | {str(token): {"logprob": -0.5 * token}} for token in body["prompt"]]
+        return Turn(body=completion(body["prompt"], prompt_logprobs=[None, *entries[1:]]))
+
+    with serving(own) as server:
+        used = source(server, scores="sampled")
+        used.fetch([IDS])
+        assert [body["prompt_logprobs"] for _, _, body in server.asked] == [1]
+        tokens = used.of(IDS)
+        used.check(IDS, ["a", "b", "c"])
+    assert tokens.ids_TK.tolist() == [[5], [6]]
+    assert tokens.logp_TK.tolist() == [[-2.5], [-3.0]]
+    assert_close(tokens.log_rest_T.exp(), 1 - tokens.logp_TK[:, 0].exp())
+    other = {"7": {"logprob": -1.0}}
+    with pytest.raises(RunError, match=r"no log-prob of a token that was sent \(id 5\)"):
+        read_sampled(completion(IDS, prompt_logprobs=[None, other, other]), ids=IDS, host="there")
+    above = {"5": {"logprob": 0.5}, "6": {"logprob": -1.0}}
+    with pytest.raises(RunError, match=r"a log-prob of 0\.5; it must be that of a probability"):
+        read_sampled(completion(IDS, prompt_logprobs=[None, above, above]), ids=IDS, host="there")
 
 
 def failing(*turns: Turn) -> Callable[[str, Body], Turn]:

@@ -34,7 +34,7 @@ class Looked:
 
     model: Policy
     num: int
-    tail: Tail = "bucket"
+    tail: Tail | None = "bucket"
     fetched: list[tuple[int, ...]] = field(default_factory=list)
     known: dict[tuple[int, ...], TopKTokens] = field(default_factory=dict)
 
@@ -70,9 +70,11 @@ def learner(
 AVERAGE = LOSS_AGGREGATIONS["seq_mean_token_mean"]
 
 
-def learn(used: PolicyLearner, objective: Distill) -> tuple[Batch, float, list[Tensor]]:
+def learn(
+    used: PolicyLearner, objective: Distill, rollouts: Batch | None = None
+) -> tuple[Batch, float, list[Tensor]]:
     """The evidence that TIP reads, the loss of the tokens that it selects, and the gradient."""
-    data = used.observe(batch(), EVIDENCE)
+    data = used.observe(rollouts or batch(), EVIDENCE)
     stats = used.gradient(data, Tip(keep_ratio=0.5)(data), objective, AVERAGE)
     return (
         data,
@@ -119,6 +121,38 @@ def test_a_few_ids_of_weights_are_those_of_a_source(tail: Tail) -> None:
         assert not torch.allclose(low_N, high_N, rtol=0.01)
         if tail == "bucket":
             assert (low_N <= high_N + 1e-5).all()
+
+
+def test_the_sampled_token_alone_is_a_policy_gradient() -> None:
+    teacher = policy("llama", seed=5)
+    data = batch()
+    source = Looked(teacher, 1, None)
+    for index, length in enumerate(data.length_B.tolist()):
+        ids = data.ids_BT[index, :length]
+        logq_TV = torch.log_softmax(teacher.model(ids[None]).logits[0].detach(), -1)
+        logq_T1 = logq_TV[:-1].gather(1, ids[1:, None])
+        source.known[tuple(ids.tolist())] = TopKTokens(ids[1:, None], logq_T1, logq_T1[:, 0])
+    used = learner(source)
+    twin = policy("qwen3", seed=1)
+    stats = used.gradient(data, data.is_response_BT.float(), Distill(), AVERAGE)
+    loss = torch.zeros(())
+    gaps = []
+    for index, length in enumerate(data.length_B.tolist()):
+        ids = data.ids_BT[index, :length]
+        num = int(data.is_response_BT[index].sum())
+        logp_TV = torch.log_softmax(twin.model(ids[None]).logits[0], -1)
+        logp_T = logp_TV[:-1].gather(1, ids[1:, None])[-num:, 0]
+        gap_T = (logp_T - source.known[tuple(ids.tolist())].logp_TK[-num:, 0]).detach()
+        gaps.append(float(gap_T.mean()))
+        loss = loss + (gap_T * logp_T).mean() / 6
+    loss.backward()
+    assert stats["loss"] == pytest.approx(sum(gaps) / 6, rel=1e-4)
+    assert_close(
+        [p.grad for p in used.policy.model.parameters()],
+        [p.grad for p in twin.model.parameters()],
+        rtol=1e-3,
+        atol=1e-6,
+    )
 
 
 def test_learning_alone_fetches_what_it_needs() -> None:

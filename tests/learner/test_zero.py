@@ -287,6 +287,12 @@ def test_a_sharded_teacher_and_reference_say_what_whole_ones_say(ranks: Ranks, w
         assert found["whole"] == 0  # between forwards, no rank holds a parameter
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_so_do_several_with_prompts_of_their_own(ranks: Ranks, world: int) -> None:
+    for rank, (found,) in enumerate(ranks(world, "several_teachers")):
+        assert_equal_steps(found, alone("several_teachers", world)[0], f"rank {rank}")
+
+
 @pytest.mark.parametrize(
     ("world", "name", "model"),
     [

@@ -47,6 +47,7 @@ from reasontrain.learner.history import (
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
+from reasontrain.learner.teacher_states import SeveralTeachers
 from reasontrain.metrics.timing import LEARNER_PARTS, key
 from reasontrain.models import Lora, ModelSettings, Policy, load
 from reasontrain.recipe import LearnSettings, Recipe, Zero, build
@@ -55,7 +56,7 @@ from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Batch, Problem, Prompt
 from tests.learner import soft_batch
 from tests.peak_bytes import GrowthOfMemory
-from tests.tiny import SIZES, batch, pairs, policy, tokenizer
+from tests.tiny import SIZES, batch, pairs, policy, tokenizer, with_teacher_prompts
 
 STAGES = (0, 1, 2, 3)
 PLACES = [(1, 0), (1, 3), *((2, stage) for stage in STAGES)]
@@ -88,6 +89,9 @@ NEEDS = RULE.required_evidence | {
     "compatibility",
     "disagreement",
     "excess_noise",
+    "teacher_entropy",
+    "teacher_logp",
+    "entropy_top20",
 }
 
 
@@ -109,6 +113,7 @@ def learner(
     *,
     lr: float = 0.01,
     history: History | None = None,
+    second_teacher: Policy | None = None,
     **changes: object,
 ) -> PolicyLearner:
     """With an epsilon that keeps AdamW from making a step of the rounding in a gradient of zero."""
@@ -123,6 +128,9 @@ def learner(
     for other in others:
         other.model.requires_grad_(False)
     teacher, reference, *earlier = map(frozen, others)
+    if second_teacher is not None:
+        second_teacher.model.requires_grad_(False)
+        teacher = SeveralTeachers((teacher, frozen(second_teacher)))
     compared = {
         "teacher": teacher,
         "reference": reference,
@@ -348,6 +356,26 @@ def sharded(zero: Zero | None, world: int) -> object:
     return [found | {"whole": sum(p.numel() for m in made for p in m.policy.model.parameters())}]
 
 
+def several_teachers(zero: Zero | None, world: int) -> object:
+    """Two teachers that no rank holds whole, behind prompts of their own.
+
+    The first has one rollout, so that a rank runs it without any.
+    """
+    data = with_teacher_prompts(batch(seed=3))
+    rollouts = data.rollout_B.tolist()
+    data = replace(data, teacher_index=dict.fromkeys(rollouts, 1) | {rollouts[2]: 0})
+    second = policy("gemma", seed=8)
+    if zero is None:
+        frozen: Callable[[Policy], FrozenModel] = UnshardedModel
+    else:
+        from reasontrain.learner.zero import ShardedModel
+
+        settings = LearnSettings(lr=0.01, rollouts_per_step=6)
+        frozen = partial(ShardedModel, zero=zero, settings=settings)
+    used = learner(student(), zero, frozen, second_teacher=second, micro_batch_tokens=40)
+    return [step(used, data)]
+
+
 def sampling(zero: Zero | None, world: int, model: str) -> object:
     """Rollouts between steps, from the very weights that are trained."""
     used = learner(student(**MODELS[model]), zero, micro_batch_tokens=40)
@@ -534,7 +562,7 @@ def loaded(zero: Zero | None, directory: Path, model: str) -> object:
     }
     if zero is None:
         return answer
-    teacher = used.observer.teacher.policy.model
+    teacher = used.observer.teacher_states.models[0].policy.model
     base = [p for n, p in used.policy.model.named_parameters() if "lora_" not in n]
     divided = [*base, *teacher.parameters()]
     saved = directory / "saved"
@@ -627,6 +655,7 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         directory.mkdir(exist_ok=True)
         found["resumed-plain-untied"] = partial(resumed, None, world, "untied", directory=directory)
     found["sharded"] = partial(sharded, Zero(persist_below=0), world)
+    found["several_teachers"] = partial(several_teachers, Zero(persist_below=0), world)
     found["sampling-0-untied"] = partial(sampling, Zero(persist_below=0), world, "untied")
     if world == 1:
         return found

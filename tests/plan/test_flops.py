@@ -15,7 +15,7 @@ import torch
 from reasontrain.algo.advantages import GroupNormalized
 from reasontrain.data.collate import collate
 from reasontrain.plan.flops import Operations, operations_of
-from reasontrain.types import Batch, Problem, Rollout, TokenKind, UserError
+from reasontrain.types import Batch, Problem, Rollout, TeacherPrompt, TokenKind, UserError
 from tests.plan.jobs import job, recipe
 
 SIZES = (
@@ -107,6 +107,33 @@ def test_models_that_are_compared_with_are_counted() -> None:
     assert (
         count(*TIP, "cluster={learners: 1, teachers: 1}")["evidence"] == found["evidence"] - TRUNK
     )
+
+
+def test_each_of_several_teachers_is_counted_for_its_own_rollouts() -> None:
+    own = [f"{{path: y, value: {value}, shape: {{{SIZES}}}}}" for value in "ab"]
+    chosen = job(*TIP, f"teacher={{kind: by_column, column: c, teachers: [{', '.join(own)}]}}")
+    divided = replace(data(), teacher_index={0: 1, 1: 0})
+    found = Operations(chosen)(rollouts(), divided, two_rows())
+    alone = Operations(job(*TIP))(rollouts(), data(), two_rows())
+    assert found == alone
+    both = [f"{{path: y, shape: {{{SIZES}}}}}"] * 2
+    mixed = job(*TIP, f"teacher={{kind: mixed, teachers: [{', '.join(both)}]}}")
+    found = Operations(mixed)(rollouts(), data(), two_rows())
+    assert round(1e12 * (found["tflop_evidence"] - alone["tflop_evidence"]), 3) == TRUNK + HEAD
+    assert round(1e12 * (found["tflop_learned"] - alone["tflop_learned"]), 3) == 80 * 2
+
+
+def test_a_teacher_with_a_longer_prompt_is_counted_at_its_length() -> None:
+    """Four tokens more before the first response: 9 tokens that see 45, and 3 that see 6."""
+    prompts = {0: TeacherPrompt((7,) * 6, 2)}
+    long = replace(data(), teacher_prompts=prompts)
+    counted = Operations(job(*TIP))(rollouts(), long, two_rows())
+    found = round(1e12 * counted["tflop_evidence"], 3)
+    assert found == TRUNK + HEAD + 2 * (240 * 12 + 16 * 51) + HEAD
+    plain = job(*TIP, "token_selection={kind: all}")
+    more = Operations(plain)(rollouts(), long, two_rows())["tflop_learned"]
+    less = Operations(plain)(rollouts(), data(), two_rows())["tflop_learned"]
+    assert round(1e12 * (more - less), 3) == 2 * (240 * 4 + 16 * 30)
 
 
 def test_frozen_weights_have_no_gradient() -> None:

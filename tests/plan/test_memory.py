@@ -12,7 +12,7 @@ from reasontrain.plan.memory import roles
 from reasontrain.plan.roles import PlannedJob
 from reasontrain.plan.shape import num_parameters
 from reasontrain.plan.suggestions import remedy
-from tests.plan.jobs import job, shape
+from tests.plan.jobs import QWEN3_4B, job, shape
 
 PARAMETERS = 4_022_468_096
 TABLE = 151936 * 2560
@@ -133,6 +133,26 @@ def test_eight_ranks_read_a_model_of_70_billion_parameters() -> None:
     assert rank.total("load") == GIB + total * 2 // 8 + 2 * (2 * table + 8192 * 28672)
     assert rank.host == 4 * GIB + 4 * table  # one tensor, from the file and in bfloat16
     assert 8 * rank.host < 400e9
+
+
+def test_several_teachers_lie_beside_each_other() -> None:
+    small, large = ({**QWEN3_4B, "hidden_size": size} for size in (1024, 4096))
+    teachers = [
+        {"path": "x", "dtype": "bfloat16", "shape": small, "value": "a"},
+        {"path": "y", "dtype": "bfloat16", "shape": large, "value": "b"},
+    ]
+    distil = ("objective={kind: distill}", "advantage={kind: none}", "token_selection={kind: tip}")
+    chosen = {"kind": "by_column", "column": "domain", "teachers": teachers}
+    found = parts(job(*distil, f"teacher={json.dumps(chosen)}"))
+    for number, sizes in enumerate((small, large), 1):
+        assert found[f"teacher {number}"].most == 2 * num_parameters(shape(sizes))
+    for each in teachers:
+        del each["value"]
+    mixture = job(*distil, f"teacher={json.dumps({'kind': 'mixed', 'teachers': teachers})}")
+    # Of a choice the states of the widest, at every response token; of a mixture those of both.
+    states = found["teacher's states"].most
+    assert parts(mixture)["teacher's states"].most * 4096 == states * (1024 + 4096)
+    assert found["teacher 2"].most == parts(mixture)["teacher 2"].most
 
 
 def test_a_teacher_is_divided_before_the_policy_is_read() -> None:

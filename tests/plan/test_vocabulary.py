@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reasontrain.algo.objectives import Distill, Nll
+from reasontrain.algo.objectives import Distill, EntropyAwareDistill, Nll, TokenObjective
 from reasontrain.plan.vocabulary import chunks
 from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused, measure
@@ -65,9 +65,10 @@ def counted(phase: str, *overrides: str) -> float:
             (Distill(divergence=name), f"objective={{kind: distill, divergence: {name}}}")
             for name in ("reverse_kl", "forward_kl", "jsd")
         ),
+        (EntropyAwareDistill(), "objective={kind: entropy_aware_distill}"),
     ],
 )
-def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> None:
+def test_whole_logits_at_the_loss(objective: TokenObjective, override: str) -> None:
     hidden_ND, weight_VD = (
         torch.randn(ROWS, 2, requires_grad=True),
         torch.randn(WIDTH, 2, requires_grad=True),
@@ -78,7 +79,11 @@ def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> No
         if objective.needs_teacher
         else None
     )
-    columns = TokenFields(ids_N=torch.zeros(ROWS, dtype=torch.long), advantage_N=torch.zeros(ROWS))
+    columns = TokenFields(
+        ids_N=torch.zeros(ROWS, dtype=torch.long),
+        advantage_N=torch.zeros(ROWS),
+        evidence={"teacher_entropy": torch.ones(ROWS)},
+    )
     with Live() as live:
         fused(
             hidden_ND, head, columns, torch.ones(ROWS), objective, teacher=teacher

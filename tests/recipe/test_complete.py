@@ -35,6 +35,11 @@ def kind_of(cls: type) -> str:
     return kind
 
 
+def classes_in(choice: object) -> set[type]:
+    """The settings classes of a union, without its member for plug-ins."""
+    return {member for member in get_args(choice) if inspect.isclass(member)}
+
+
 def kinds_in(value: object) -> set[str]:
     """Every `kind` that a YAML value names."""
     if isinstance(value, dict):
@@ -44,15 +49,15 @@ def kinds_in(value: object) -> set[str]:
 
 
 def test_every_rule_is_in_the_promises_and_the_products() -> None:
-    assert {*RULES, ShuffledWeights} == set(get_args(TokenSelection))
+    assert {*RULES, ShuffledWeights} == classes_in(TokenSelection)
 
 
 def test_every_token_objective_is_in_the_promises_and_the_products() -> None:
     # soft_reinforce scores embeddings as well: tests/learner/test_soft_tokens.py
-    expected = set(get_args(TokenObjective)) - {SoftReinforce}
+    expected = classes_in(TokenObjective) - {SoftReinforce}
     assert {type(objective) for objective in objective_promises.OBJECTIVES} == expected
     assert {type(objective) for objective in test_local.OBJECTIVES.values()} == expected
-    assert set(get_args(Objective)) == {*get_args(TokenObjective), *get_args(SequenceObjective)}
+    assert classes_in(Objective) == classes_in(TokenObjective) | classes_in(SequenceObjective)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +69,14 @@ def test_every_kind_has_a_recipe_that_uses_it(choice: object) -> None:
         used |= kinds_in(yaml.safe_load(path.read_text()))
     # another kind makes gspo of recipes/tiny/grpo.yaml, `entropy` of recipes/tiny/gtpo.yaml and
     # `mask` of recipes/tiny/cispo.yaml
-    unused = {kind_of(cls) for cls in get_args(choice)} - used
+    unused = {kind_of(cls) for cls in classes_in(choice)} - used
     assert unused <= {"gspo", "chain", "entropy", "rollout", "none", "mask"}
 
 
 @pytest.mark.parametrize("choice", [TokenSelection, Objective])
 def test_every_kind_has_a_test_of_its_name(choice: object) -> None:
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    for cls in get_args(choice):
+    for cls in classes_in(choice):
         assert (
             f"import {cls.__name__}\n" in tests
             or f"    {cls.__name__},\n" in tests
@@ -114,7 +119,7 @@ def test_renamed_values_lead_to_values_that_exist() -> None:
         for name, hint in get_type_hints(cls).items():
             known.setdefault(name, set()).update(get_args(hint))
             for chosen in get_args(hint):
-                if inspect.isclass(chosen) and "kind" in (get_type_hints(chosen) or {}):
+                if chosen in CLASSES and "kind" in get_type_hints(chosen):
                     known[name].add(kind_of(chosen))
     for (key, old), new in VALUES.items():
         assert new in known[key], (key, new)
@@ -128,7 +133,10 @@ def test_every_vocabulary_backend_is_compared_with_the_reference() -> None:
 
 
 def test_every_kind_of_evidence_is_read_by_a_rule_or_an_objective() -> None:
-    """Nothing is in the table that nobody asks for; the sampler's log-probs are always there."""
+    """Nothing is in the table that nobody asks for.
+
+    The sampler's log-probs are always there, and the rank of the token is for rules of plug-ins.
+    """
     text = "\n".join(path.read_text() for path in (ROOT / "reasontrain/algo").rglob("*.py"))
-    for name in EVIDENCE.keys() - {"sampled_logp"}:
+    for name in EVIDENCE.keys() - {"sampled_logp", "sampled_rank"}:
         assert text.count(f'"{name}"') >= 2, name

@@ -482,6 +482,16 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "sample.group_size: group_normalized compares the rollouts of a group; use 2 or more",
         ),
         (
+            ["token_selection.kind=paced"],
+            "token_selection: paced measures how often sampled answers to a prompt are right; add "
+            "a `sample` section",
+        ),
+        (
+            ["token_selection={kind: shuffled, of: {kind: paced}}", "sample={}"],
+            "sample.group_size: paced compares the answers to one prompt, and a single one is "
+            "always or never right; use 2 or more",
+        ),
+        (
             ["objective.kind=reinforce", "sample.group_size=3"],
             "learn.rollouts_per_step: 8 is not a multiple of sample.group_size 3",
         ),

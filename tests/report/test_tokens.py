@@ -43,6 +43,14 @@ def test_tokens_colours_and_numbers(tmp_path):
     assert (page.entropy, page.divergence) == (True, "kl_reverse")
 
 
+def test_tokens_of_a_tool_are_shown_apart_and_are_not_counted(tmp_path):
+    tool = row(kind=[1, 4, 2, 2, 0])
+    page = show_tokens(3, write(tmp_path / "step-3.jsonl", [tool]), 4)
+    assert page is not None
+    assert page.rollouts[0].tokens[0] == Token("F", "ct", "written by the environment or a tool")
+    assert page.rollouts[0].kept == "1 of 2 tokens kept (50\u202f%)"
+
+
 def test_without_a_teacher_there_is_no_divergence(tmp_path):
     page = show_tokens(
         3, write(tmp_path / "s.jsonl", [row(evidence={"entropy": [0, 0, 1.5, 0, 0]})]), 4

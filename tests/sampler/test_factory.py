@@ -12,7 +12,8 @@ import pytest
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
 from reasontrain.models.testbed import TinyShape, build
-from reasontrain.recipe import ENGINES, EngineSettings
+from reasontrain.recipe import ENGINES
+from reasontrain.recipe.engines import BuiltInEngine
 from reasontrain.sampler import vllm
 from reasontrain.sampler.factory import EngineSampler, SleepingSampler, make_sampler
 from reasontrain.types import Problem, Prompt, UserError
@@ -38,7 +39,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSettings:
 
 
 def test_engines_are_the_members_of_the_union() -> None:
-    assert set(ENGINES.values()) == set(get_args(EngineSettings))
+    assert set(ENGINES.values()) == set(get_args(BuiltInEngine))
     assert all(engine().kind == kind for kind, engine in ENGINES.items())
 
 

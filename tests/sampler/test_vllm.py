@@ -87,8 +87,10 @@ def given(state: dict[str, Tensor], version: int = 1) -> Weights:
 
 
 def test_rollouts_have_seeds_of_their_own() -> None:
-    assert len({*seeds(3, range(1000)), *seeds(4, range(1000))}) == 2000
-    assert min(seeds(3, range(1000))) >= 0  # vLLM takes -1 for no seed
+    zeros = [0] * 1000
+    later = seeds(3, range(1000), [7] * 1000)
+    assert len({*seeds(3, range(1000), zeros), *seeds(4, range(1000), zeros), *later}) == 3000
+    assert min(seeds(3, range(1000), zeros) + later) >= 0  # vLLM takes -1 for no seed
 
 
 def test_responses_are_cut_at_the_context_of_model_and_engine(tiny: type, saved: Callable) -> None:

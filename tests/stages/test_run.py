@@ -19,6 +19,7 @@ from reasontrain.data import stored_evidence
 from reasontrain.data.files import read_file
 from reasontrain.data.offline import encode, read_pairs
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.learner.scoring import logp
 from reasontrain.models import ModelSettings, load
 from reasontrain.models.testbed import TinyShape, build
 from reasontrain.recipe import read_recipe
@@ -353,6 +354,33 @@ def test_contrastive_weights_matter_and_both_sides_may_have_them(
     summaries = [json.loads(path.read_text()) for path in Path("out").rglob("score-*/summary.json")]
     assert len(summaries) == 2
     assert summaries[0] == pytest.approx(summaries[1], rel=1e-5)
+
+
+def test_the_ratio_of_both_models_weighs_both_sides(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TIS-DPO: the stage's numbers are the difference of both models' own log-probs."""
+    made = RECIPE[RECIPE.index("  - name: score") : RECIPE.index("  - {name: reference")]
+    ratio = (
+        "  - {name: ratio, kind: log_ratio, pairs: 'stage:pairs/pairs.jsonl', "
+        "positive: 'stage:positive/final', negative: 'stage:negative/final'}\n"
+    )
+    recipe = RECIPE.replace(made, ratio).replace("kind: contrast", "kind: tis_dpo")
+    old, new = 'ce_logscore: "stage:score/ce_logscore', 'log_ratio: "stage:ratio/log_ratio'
+    Path("recipe.yaml").write_text(recipe.replace(old, new))
+    capsys.readouterr()
+    assert train("name=tis") == 0
+    assert begun(capsys.readouterr().out) == {"ratio"}
+    assert losses("tis")[2] != pytest.approx(losses()[2], abs=1e-5)
+    rows = score._rows(str(place("pairs") / "pairs.jsonl"), read_recipe(Path("recipe.yaml")))
+    stored = stored_evidence.read(place("ratio") / "log_ratio.parquet", "log_ratio")
+    for rollout in rows[0]:
+        positive, negative = (
+            logp(load(ModelSettings(path=str(place(name) / "final"))), [rollout], 300)[0]
+            for name in ("positive", "negative")
+        )
+        expected = [above - below for above, below in zip(positive, negative, strict=True)]
+        assert stored.of(rollout) == pytest.approx(expected, abs=1e-5)
 
 
 def test_weights_that_are_all_but_one_or_zero_stop_the_run_with_the_scores_kept(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -208,3 +209,27 @@ def test_every_step_wrong() -> None:
 def test_depths_that_are_no_range() -> None:
     with pytest.raises(UserError, match="they are 4 and 3"):
         Arithmetic(min_depth=4, max_depth=3)
+
+
+def test_numbers_of_two_digits_have_a_product_beyond_mental_arithmetic() -> None:
+    task = Arithmetic(numbers="two_digit", max_depth=2, num_problems=60)
+    for problem in task.problems():
+        answer, values = work_out(expression_of(problem))
+        steps = chain(problem)
+        assert (str(answer), steps[-1][3]) == (problem.answer, answer)
+        assert all(0 <= value <= 9999 for value in values)
+        assert any(op == "*" and min(left, right) > 9 for left, op, right, _ in steps)
+        numbers = [int(text) for text in re.findall(r"\d+", expression_of(problem))]
+        assert all(11 <= number <= 99 for number in numbers)
+
+
+def test_a_share_of_the_steps_calls_the_calculator_and_nothing_else_changes() -> None:
+    plain = Arithmetic(numbers="two_digit", max_depth=2, num_problems=200)
+    calling = replace(plain, tool_calls=0.25)
+    num_calls = 0
+    for one, other in zip(plain.problems(), calling.problems(), strict=True):
+        num_calls += other.solution.count("<<")
+        assert re.sub(r"<<([\d+*-]+)>>", r"\1", other.solution) == one.solution
+        assert (one.prompt, one.answer) == (other.prompt, other.answer)
+    num_steps = sum(len(chain(problem)) for problem in plain.problems())
+    assert 0.15 < num_calls / num_steps < 0.35

@@ -40,6 +40,17 @@ pytestmark = pytest.mark.filterwarnings(
 
 NAMES = ("logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.3", "jsd:1.0")
 
+MEASURED = (
+    *NAMES[:4],
+    "compatibility",
+    "disagreement",
+    "rank",
+    "entropy_top20",
+    "teacher_entropy",
+    "teacher_logp",
+    "teacher_rank_of_argmax",
+)
+
 
 @pytest.fixture(params=["auto", "torch", "triton", "full_logits"])
 def vocabulary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Vocabulary:
@@ -151,7 +162,7 @@ def test_rows_beyond_the_tokenizer_have_no_probability_and_no_gradient(
     objective = Weighted(NAMES)
     results = []
     for head, other in ((padded, padded_teacher), (cut, cut_teacher)):
-        names = ["logp", "entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement"]
+        names = MEASURED
         loss = fused(
             case.hidden_ND,
             head,
@@ -198,10 +209,7 @@ def test_logp_equals_naive_float64(vocabulary: Vocabulary, chunk: int | None) ->
 def test_measure_equals_the_closed_form(vocabulary: Vocabulary) -> None:
     case = Case(bias=True, transform=TRANSFORMS["both"], teacher_width=9)
     for teacher in (case.teacher, Case(bias=True).teacher):
-        run = (
-            case.ids_N,
-            ["logp", "entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement"],
-        )
+        run = (case.ids_N, MEASURED)
         expected = measure(
             case.hidden_ND.double(),
             _double(case.head),

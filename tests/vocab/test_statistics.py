@@ -1,16 +1,27 @@
 """Evidence from the vocabulary, and the head's own logits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.types import UserError
-from reasontrain.vocab import Head, Teacher, measure
+from reasontrain.vocab import Head, Teacher, Vocabulary, measure
 
 
 def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+MORE = ("rank", "entropy_top20", "teacher_entropy", "teacher_logp", "teacher_rank_of_argmax")
+
+
+def place_of(logs_NV: Tensor, ids_N: Tensor) -> Tensor:
+    """Position of each id in its row, likeliest first, from 1."""
+    order_NV = logs_NV.argsort(1, descending=True)
+    return ((order_NV == ids_N[:, None]).int().argmax(1) + 1).double()
 
 
 def disagreement(logp_S: Tensor, logq_S: Tensor, num: int) -> Tensor:
@@ -32,7 +43,7 @@ def test_all_evidence_equals_naive_float64(
         normal(teacher_width, 3),
     )
     ids_N = torch.arange(9)
-    names = ("logp", "entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement")
+    names = ("logp", "entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement", *MORE)
     head, teacher = (
         Head(weight_VD.requires_grad_(), scale=0.5),
         Teacher(teacher_ND, Head(teacher_VD, softcap=3.0)),
@@ -46,6 +57,8 @@ def test_all_evidence_equals_naive_float64(
         :, :20
     ].log_softmax(-1)
     top_NK = own_NS.topk(5).indices
+    likeliest_NK = logp_NV.exp().sort(1, descending=True).values[:, :20]
+    share_NK = likeliest_NK / likeliest_NK.sum(1, keepdim=True)
     expected = {
         "logp": logp_NV.gather(1, ids_N[:, None])[:, 0],
         "entropy": -(logp_NV.exp() * logp_NV).sum(1),
@@ -55,6 +68,11 @@ def test_all_evidence_equals_naive_float64(
         "disagreement": torch.stack(
             [disagreement(p_S, q_S, 5) for p_S, q_S in zip(own_NS, logq_NS, strict=True)]
         ),
+        "rank": place_of(logp_NV, ids_N),
+        "entropy_top20": -(share_NK * share_NK.log()).sum(1),
+        "teacher_entropy": -(logq_NS.exp() * logq_NS).sum(1),
+        "teacher_logp": logq_NS.gather(1, ids_N[:, None])[:, 0],
+        "teacher_rank_of_argmax": place_of(logq_NS, own_NS.argmax(1)),
     }
     assert_close(
         found,
@@ -110,3 +128,24 @@ def test_logits_have_transforms_and_no_temperature():
     found_NV = Head(weight_VD, bias_V, scale=1.5, softcap=2.0).logits(hidden_ND)
     assert_close(found_NV, 2 * torch.tanh(1.5 * (hidden_ND @ weight_VD.T + bias_V) / 2).detach())
     assert Head(weight_VD.bfloat16()).logits(hidden_ND.bfloat16()).dtype == torch.float32
+
+
+def test_ids_of_equal_probability_have_the_same_rank() -> None:
+    # logits 2, 1, 1, 0: the two in the middle are both second, and the last is fourth
+    head = Head(torch.eye(4))
+    logits_NV = torch.tensor([[2.0, 1.0, 1.0, 0.0]]).expand(4, 4)
+    ranks = [
+        measure(logits_NV, replace(head, vocabulary=backend), torch.arange(4), ["rank"])["rank"]
+        for backend in ("torch", "full_logits")
+    ]
+    assert [rank.tolist() for rank in ranks] == [[1, 2, 2, 4]] * 2
+
+
+@pytest.mark.parametrize("backend", ["torch", "full_logits"])
+def test_an_id_that_the_teacher_lacks_has_no_probability_there(backend: Vocabulary) -> None:
+    teacher = Teacher(normal(2, 3), Head(normal(5, 3)))
+    ids_N = torch.tensor([4, 5])
+    head = Head(normal(7, 4), vocabulary=backend)
+    logq_N = measure(normal(2, 4), head, ids_N, ["teacher_logp"], teacher=teacher)["teacher_logp"]
+    assert logq_N[0] > -100
+    assert logq_N[1] == -1e30

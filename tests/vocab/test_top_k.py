@@ -15,7 +15,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.types import Losses, TokenFields, TokenStats, UserError
-from reasontrain.vocab import Head, Tail, Teacher, TopKTeacher, fused, measure, top_k
+from reasontrain.vocab import (
+    Head,
+    Tail,
+    Teacher,
+    TopKTeacher,
+    Vocabulary,
+    fused,
+    measure,
+    top_k,
+)
 
 NAMES = ("kl_reverse", "kl_forward", "jsd:0.3", "jsd:0.0", "jsd:1.0")
 TAILS: tuple[Tail, ...] = ("bucket", "renormalise")
@@ -210,10 +219,32 @@ def test_the_likeliest_ids_and_the_rest_of_their_mass() -> None:
     assert top_k(logits_NV[:0], head, 2).ids_NK.shape == (0, 2)
 
 
-@pytest.mark.parametrize("name", ["compatibility", "disagreement"])
+@pytest.mark.parametrize(
+    "name", ["compatibility", "disagreement", "teacher_entropy", "teacher_logp"]
+)
 @pytest.mark.parametrize("vocabulary", ["torch", "full_logits"])
 def test_what_needs_all_ids_is_refused(name: str, vocabulary: str) -> None:
     teacher = of_q(normal(2, WIDTH).softmax(1), torch.tensor([[0], [1]]))
     head = logits_head(vocabulary=vocabulary)
     with pytest.raises(UserError, match="needs the teacher's probabilities of all ids"):
         measure(normal(2, WIDTH), head, torch.zeros(2, dtype=torch.long), [name], teacher=teacher)
+
+
+@pytest.mark.parametrize("vocabulary", ["torch", "full_logits"])
+def test_the_rank_of_the_students_likeliest_id_among_a_few(vocabulary: Vocabulary) -> None:
+    # The teacher's ids, likeliest first, are 2, 0, 1; -1 fills up. The student's likeliest is 1, 2
+    # and 4, which is third, first and none of them; of the last position two ids are known.
+    ids_NK = torch.tensor([[2, 0, 1], [2, 0, 1], [2, 0, 1], [2, 0, -1]])
+    logq_NK = torch.tensor([0.5, 0.2, 0.1], dtype=torch.float64).log().expand(4, 3)
+    rest_N = torch.tensor([0.2, 0.2, 0.2, 0.3], dtype=torch.float64).log()
+    student_NV = torch.zeros(4, 5, dtype=torch.float64)
+    student_NV[range(4), [1, 2, 4, 1]] = 3.0
+    head = logits_head(5, vocabulary=vocabulary)
+    ranks = measure(
+        student_NV,
+        head,
+        torch.zeros(4, dtype=torch.long),
+        ["teacher_rank_of_argmax"],
+        teacher=TopKTeacher(ids_NK, logq_NK, rest_N),
+    )["teacher_rank_of_argmax"]
+    assert ranks.tolist() == [3, 1, 4, 3]

@@ -11,16 +11,30 @@ Losses are aggregated in `algo.loss_aggregation`.
 from __future__ import annotations
 
 from reasontrain.algo.objectives.cispo import Cispo
+from reasontrain.algo.objectives.custom import ObjectivePlugin
 from reasontrain.algo.objectives.distill import Distill
 from reasontrain.algo.objectives.dpo import Dpo
+from reasontrain.algo.objectives.entropy_aware_distill import EntropyAwareDistill
 from reasontrain.algo.objectives.grpo import Grpo
 from reasontrain.algo.objectives.gspo import Gspo
 from reasontrain.algo.objectives.kl_cov import KlCov
 from reasontrain.algo.objectives.nll import Nll
 from reasontrain.algo.objectives.reinforce import Reinforce
+from reasontrain.algo.objectives.sampled_distill import SampledDistill
 from reasontrain.algo.objectives.soft_reinforce import SoftReinforce
 
-TokenObjective = Nll | Distill | Grpo | Cispo | KlCov | Reinforce | SoftReinforce
+TokenObjective = (
+    Nll
+    | Distill
+    | Grpo
+    | Cispo
+    | KlCov
+    | Reinforce
+    | SoftReinforce
+    | SampledDistill
+    | EntropyAwareDistill
+    | ObjectivePlugin
+)
 SequenceObjective = Gspo | Dpo
 Objective = TokenObjective | SequenceObjective
 
@@ -28,12 +42,14 @@ __all__ = [
     "Cispo",
     "Distill",
     "Dpo",
+    "EntropyAwareDistill",
     "Grpo",
     "Gspo",
     "KlCov",
     "Nll",
     "Objective",
     "Reinforce",
+    "SampledDistill",
     "SequenceObjective",
     "SoftReinforce",
     "TokenObjective",

@@ -2,7 +2,7 @@
 
 Filters run after advantages. A filter is a frozen dataclass; calling it maps the batch of a whole
 step, on the driver, to one with fewer rollouts, and `kept_share(progress)` states the fraction that
-remains. To add a filter, add one file and one name to the union `RolloutFilter`.
+remains. To add one to the package, add one file and one name to the union `RolloutFilter`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reasontrain.algo.rollout_filter.chain import FilterChain
+from reasontrain.algo.rollout_filter.custom import FilterPlugin
 from reasontrain.algo.rollout_filter.gfpo import Gfpo
 from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
@@ -32,7 +33,7 @@ class AllRollouts:
         return batch
 
 
-RolloutFilter = AllRollouts | RandomRollouts | MaxVariance | Gfpo | FilterChain
+RolloutFilter = AllRollouts | RandomRollouts | MaxVariance | Gfpo | FilterChain | FilterPlugin
 
 
 def filters_of(rollout_filter: RolloutFilter) -> tuple[RolloutFilter, ...]:

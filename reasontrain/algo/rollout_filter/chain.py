@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import MinLen
 
+from reasontrain.algo.rollout_filter.custom import FilterPlugin
 from reasontrain.algo.rollout_filter.gfpo import Gfpo
 from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
@@ -24,7 +25,7 @@ class FilterChain:
     share 70 % at a quarter kept and 54 % at half.
     """
 
-    filters: Annotated[tuple[MaxVariance | RandomRollouts | Gfpo, ...], MinLen(1)]
+    filters: Annotated[tuple[MaxVariance | RandomRollouts | Gfpo | FilterPlugin, ...], MinLen(1)]
     kind: Literal["chain"] = "chain"
 
     def kept_share(self, progress: float) -> float:

@@ -18,18 +18,31 @@ from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.algo.token_selection.all_tokens import AllTokens
 from reasontrain.algo.token_selection.clip_cov import ClipCov
 from reasontrain.algo.token_selection.contrast import Contrast
+from reasontrain.algo.token_selection.dft import Dft
+from reasontrain.algo.token_selection.eaft import Eaft
+from reasontrain.algo.token_selection.fire_opd import FireOpd
+from reasontrain.algo.token_selection.first_segment import FirstSegment
+from reasontrain.algo.token_selection.iw_opd import IwOpd
+from reasontrain.algo.token_selection.paced import Paced
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
 from reasontrain.algo.token_selection.rho1 import Rho1
-from reasontrain.algo.token_selection.rules import SelectionRule, evidence_at
+from reasontrain.algo.token_selection.rules import (
+    CustomSelection,
+    SelectionPlugin,
+    SelectionRule,
+    evidence_at,
+)
+from reasontrain.algo.token_selection.selectkd import SelecTkd
 from reasontrain.algo.token_selection.shuffled import ShuffledWeights
 from reasontrain.algo.token_selection.sstoken import SsToken
 from reasontrain.algo.token_selection.stapo import Stapo
 from reasontrain.algo.token_selection.tip import Tip
+from reasontrain.algo.token_selection.tis_dpo import TisDpo
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
 from reasontrain.types import Batch, Stats
 
-TokenSelection = SelectionRule | ShuffledWeights
+TokenSelection = SelectionRule | ShuffledWeights | SelectionPlugin
 
 
 def unread_evidence(
@@ -43,6 +56,11 @@ def unread_evidence(
         progress: the share of the run that is done, in [0, 1].
     """
     return rule.required_evidence - evidence_at(rule, progress) - others
+
+
+def unshuffled(rule: TokenSelection) -> SelectionRule | CustomSelection:
+    """The rule itself, or the one whose weights it shuffles."""
+    return rule.of if isinstance(rule, ShuffledWeights) else rule
 
 
 @runtime_checkable
@@ -60,20 +78,29 @@ __all__ = [
     "AllTokens",
     "ClipCov",
     "Contrast",
+    "Dft",
+    "Eaft",
+    "FireOpd",
+    "FirstSegment",
     "HasMetrics",
+    "IwOpd",
     "LinearSchedule",
     "MaxVariance",
+    "Paced",
     "Prior",
     "Random",
     "RandomRollouts",
     "Rho1",
     "RolloutFilter",
+    "SelecTkd",
     "SelectionRule",
     "ShuffledWeights",
     "SsToken",
     "Stapo",
     "Tip",
+    "TisDpo",
     "TokenSelection",
     "TopEntropy",
     "unread_evidence",
+    "unshuffled",
 ]

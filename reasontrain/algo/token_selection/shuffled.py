@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from reasontrain.algo._draws import uniform_BT
 from reasontrain.algo._top_k import lexsort
-from reasontrain.algo.token_selection.rules import SelectionRule, evidence_at
+from reasontrain.algo.token_selection.rules import SelectionPlugin, SelectionRule, evidence_at
 from reasontrain.rng import Stream
 from reasontrain.types import Batch
 
@@ -26,7 +26,7 @@ class ShuffledWeights:
     fractional ones included.
     """
 
-    of: SelectionRule
+    of: SelectionRule | SelectionPlugin
     kind: Literal["shuffled"] = "shuffled"
 
     @property

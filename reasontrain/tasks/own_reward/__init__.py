@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from reasontrain.tasks.own_reward.imports import with_imports
 from reasontrain.tasks.own_reward.pool import (
     Call,
     Outcome,
@@ -10,4 +9,4 @@ from reasontrain.tasks.own_reward.pool import (
     RewardPool,
 )
 
-__all__ = ["Call", "Outcome", "RewardFile", "RewardPool", "with_imports"]
+__all__ = ["Call", "Outcome", "RewardFile", "RewardPool"]

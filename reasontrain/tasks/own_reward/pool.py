@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, ClassVar, Literal, cast
 
 from reasontrain.tasks.worker_slots import WorkerSlots
 from reasontrain.types import UserError
@@ -99,6 +99,8 @@ class LostWorkerError(Exception):
 class RewardProcess:
     """One worker: a process that guards a child, in which the user's code runs."""
 
+    is_environment: ClassVar[bool] = False
+
     def __init__(self, file: RewardFile) -> None:
         """Start the process and load the file; raise UserError if that fails."""
         self._file = file
@@ -175,7 +177,8 @@ class RewardProcess:
         slow.start()
         try:
             reply, output = self._exchange(
-                (file.path, file.source, file.function, folders), LOAD_LIMIT_S
+                (file.path, file.source, file.function, folders, self.is_environment),
+                LOAD_LIMIT_S,
             )
         except LostWorkerError as dead:
             printed = f"; it printed:\n{dead.output}" if dead.output.strip() else ""
@@ -187,13 +190,16 @@ class RewardProcess:
             case {"concurrent": bool() as concurrent}:
                 return concurrent
             case {"missing": str() as public}:
-                raise UserError(
-                    f"{file.path} defines no function {file.function!r} (it defines: {public})"
-                )
+                raise UserError(self._missing(public))
             case {"error": str() as error, **where}:
                 line = f", line {where['line']}" if "line" in where else ""
                 raise UserError(f"{file.path}{line}: the file cannot be loaded: {error}")
         raise AssertionError(f"not a reply of the worker: {reply!r}")
+
+    def _missing(self, public: str) -> str:
+        """The error of a file without the function, with the names that it does define."""
+        file = self._file
+        return f"{file.path} defines no function {file.function!r} (it defines: {public})"
 
     def _outcome(self, reply: Mapping[str, object], output: str) -> Outcome:
         match reply:

@@ -1,4 +1,4 @@
-"""The worker process of an own reward, which loads the user's file once and calls its function.
+"""The worker process of an own reward or environment: loads the user's file once and calls it.
 
 It runs as a script and is never imported, so that it starts without torch. It forks before anything
 of the user's runs: the child serves calls, and the first process waits for the child's end or for
@@ -40,6 +40,7 @@ Handler = Callable[[int, object], None] | signal.Handlers
 Reply = Mapping[str, object]
 Score = Callable[..., object]
 Call = tuple[dict[str, object], str, dict[str, bool]]
+EpisodeCall = tuple[int, int, int, dict[str, object], list[str]]
 
 
 def main(fd: int) -> None:
@@ -106,14 +107,14 @@ def _serve(driver: Connection) -> None:
     )
     # subprocesses of the user's code must not keep the socket open
     os.set_inheritable(driver.fileno(), False)
-    path, source, function, folders = driver.recv()
+    path, source, function, folders, is_environment = driver.recv()
     sys.path[:] = folders
     sys.argv = [path]
-    score = _load(path, source, function)
-    if not callable(score):
-        _send(driver, score)
+    loaded = _load(path, source, function)
+    if not callable(loaded):
+        _send(driver, loaded)
         os._exit(0)
-    caller = Caller(path, score)
+    caller: Episodes | Caller = Episodes(path, loaded) if is_environment else Caller(path, loaded)
     _send(driver, {"concurrent": caller.concurrent})
     while True:
         try:
@@ -221,6 +222,84 @@ class Caller:
                 return _read(await value)
         except BaseException as error:
             return {"timeout": True} if limit.expired() else _failure(error, self.path)
+
+
+class Episodes:
+    """Calls environments, one for each conversation, and turns whatever they do into replies.
+
+    A call repeats the conversation up to its turn if the environment is not there, because another
+    worker had it. Environments of an earlier `epoch` are forgotten.
+    """
+
+    concurrent = False
+
+    def __init__(self, path: str, make: Score) -> None:
+        self.path = path
+        self.make = make
+        self._epoch: int | None = None
+        self._live: dict[int, tuple[object, int]] = {}
+
+    def replies(self, calls: list[EpisodeCall], limit_s: float) -> list[Reply]:
+        """One reply per call, in order; the driver alone keeps the limit."""
+        return [self._reply(*call) for call in calls]
+
+    def _reply(
+        self, epoch: int, rollout: int, seed: int, problem: dict[str, object], turns: list[str]
+    ) -> Reply:
+        """Reply to a call.
+
+        Args:
+            epoch: the conversations that are held at the same time have the same.
+            rollout: the conversation's number.
+            seed: for `reset`.
+            problem: for `reset`.
+            turns: all turns so far; none if the conversation begins.
+        """
+        if epoch != self._epoch:
+            self._live.clear()
+            self._epoch = epoch
+        environment, num_done = self._live.pop(rollout, (None, 0))
+        try:
+            if environment is None or num_done != len(turns) - 1:
+                environment, first = self._begin(seed, problem)
+                for turn in turns[:-1]:
+                    _step(environment, turn)
+                if not turns:
+                    self._live[rollout] = environment, 0
+                    return _read_observation(first)
+            reply = _read_step(_step(environment, turns[-1]))
+        except BaseException as error:  # SystemExit too: it ends a call, not the run
+            return _failure(error, self.path)
+        if not reply.get("done", True):
+            self._live[rollout] = environment, len(turns)
+        return reply
+
+    def _begin(self, seed: int, problem: dict[str, object]) -> tuple[object, object]:
+        """A new environment and what its `reset` returned."""
+        environment = self.make()
+        reset = environment.reset  # type: ignore[attr-defined]
+        options = {"seed": seed} if "seed" in _parameters(reset) else {}
+        return environment, reset(problem, **options)
+
+
+def _step(environment: object, turn: str) -> object:
+    return environment.step(turn)  # type: ignore[attr-defined]
+
+
+def _read_observation(value: object) -> Reply:
+    if value is None or isinstance(value, str):
+        return {"observation": value or "", "reward": None, "done": False}
+    return {"error": f"reset returned {_shown(repr, value)}; expected a text or None"}
+
+
+def _read_step(value: object) -> Reply:
+    """The observation, the reward and the end in what `step` returned."""
+    if isinstance(value, tuple | list) and len(value) == 3:
+        observation, reward, done = value
+        if isinstance(observation, str | None) and isinstance(done, bool) and _is_reward(reward):
+            return {"observation": observation or "", "reward": _number(reward), "done": done}
+    wanted = "(observation, reward, done): a text or None, a finite number or None, True or False"
+    return {"error": f"step returned {_shown(repr, value)}; expected {wanted}"}
 
 
 def _parameters(score: Score) -> frozenset[str]:

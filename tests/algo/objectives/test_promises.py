@@ -9,7 +9,17 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.objectives import Cispo, Distill, Grpo, KlCov, Nll, Objective, Reinforce
+from reasontrain.algo.objectives import (
+    Cispo,
+    Distill,
+    EntropyAwareDistill,
+    Grpo,
+    KlCov,
+    Nll,
+    Objective,
+    Reinforce,
+    SampledDistill,
+)
 from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused
 
@@ -22,6 +32,9 @@ OBJECTIVES: list[Objective] = [
     Grpo(reference_kl=0.2),
     Reinforce(),
     Reinforce(reference_kl=0.2),
+    SampledDistill(),
+    EntropyAwareDistill(),
+    EntropyAwareDistill(combine="switch", forward_weight=0.5),
     Reinforce(reference_kl=0.2, kl_estimator="k2", entropy_bonus=0.1),
     Grpo(reference_kl=0.2, kl_estimator="exact", entropy_bonus=0.1),
     KlCov(),
@@ -45,13 +58,16 @@ class Inputs:
             normal(WIDTH, 4).requires_grad_(),
         )
         self.teacher = Teacher(normal(NUM_ROWS, 3), Head(normal(WIDTH, 3)))
-        logp = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
+        evidence = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
         ids_N = torch.randint(WIDTH, (NUM_ROWS,), generator=draw)
+        advantage_N = normal(NUM_ROWS)
+        evidence["teacher_logp"] = -normal(NUM_ROWS).abs()
+        evidence["teacher_entropy"] = torch.tensor([0.1, 0.9, 2.0, 0.8, 0.0, 0.7]).double()
         self.columns = TokenFields(
             ids_N=ids_N,
-            advantage_N=normal(NUM_ROWS),
+            advantage_N=advantage_N,
             penalty_N=0.5 * (ids_N % 2).double(),
-            evidence=logp,
+            evidence=evidence,
         )
         self.loss_weight_N = normal(NUM_ROWS).abs() + 0.1
 
@@ -145,6 +161,12 @@ def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tenso
         case Distill(beta=beta):
             m = torch.distributions.Categorical(probs=(1 - beta) * p.probs + beta * q.probs)
             return (1 - beta) * kl(p, m) + beta * kl(q, m)
+        case SampledDistill():
+            return -(inputs.columns.teacher_logp_N - logp_N.detach()) * logp_N
+        case EntropyAwareDistill(combine=combine, forward_weight=forward_weight):
+            uncertain_N = (inputs.columns.teacher_entropy_N >= 0.8).double()
+            reverse_N = kl(p, q) * (1 if combine == "add" else 1 - uncertain_N)
+            return reverse_N + forward_weight * uncertain_N * kl(q, p)
     toward_N = inputs.columns.ref_logp_N - logp_N
     ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
     estimates = {

@@ -16,12 +16,18 @@ from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllTokens,
     Contrast,
+    Eaft,
+    FireOpd,
+    FirstSegment,
+    Paced,
     Prior,
     SelectionRule,
+    SelecTkd,
     ShuffledWeights,
     SsToken,
     Stapo,
     Tip,
+    TisDpo,
     TokenSelection,
     TopEntropy,
 )
@@ -87,6 +93,12 @@ FRACTIONAL: list[TokenSelection] = [
     Prior(mode="contrast"),
     Contrast(only_neg=False),
     ShuffledWeights(of=Prior()),
+    Eaft(alpha=2.0, divisor=1.0),
+    SelecTkd(rejected=0.0),
+    FirstSegment(tokens=3),
+    Paced(scale="mean_one"),
+    FireOpd(drop=0.0, normalise="rollout"),
+    TisDpo(mode="rank"),
 ]
 """Rules whose weights are not 0 and 1, and depend on the evidence's unit."""
 
@@ -104,6 +116,10 @@ def name(selector: TokenSelection) -> str:
             return f"advantage_entropy-{selector.top_scope}"
         case ShuffledWeights():
             return f"shuffled-{selector.of.kind}"
+        case Paced() | FireOpd() | FirstSegment() | SelecTkd() | Eaft() | TisDpo():
+            values = {f.name: (getattr(selector, f.name), f.default) for f in fields(selector)}
+            changed = [str(value) for value, default in values.values() if value != default]
+            return "-".join([selector.kind, *changed])
         case _:
             return selector.kind
 
@@ -119,6 +135,16 @@ PER_ROLLOUT = {
     "sstoken-0.5-rank",
     *(f"prior-{mode}" for mode in ("prior", "flipped", "contrast")),
     "shuffled-prior",
+    "dft",
+    "eaft",
+    "eaft-2.0-1.0",
+    "iw_opd",
+    "selectkd",
+    "selectkd-0.0",
+    "first_segment",
+    "first_segment-3",
+    "tis_dpo",
+    "tis_dpo-rank",
 }
 """Rules that rank or normalise within each rollout, and so need no other rollout."""
 
@@ -260,6 +286,18 @@ def test_weights_are_float32_zeros_and_ones_without_a_graph(steps, selector):
     assert weight_BT.dtype == torch.float32
     assert not weight_BT.requires_grad
     assert set(weight_BT.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("selector", FRACTIONAL, ids=name)
+def test_fractional_weights_are_not_negative_and_have_no_graph(steps, selector):
+    batch = steps.random(2)
+    learnt = {column: values.clone().requires_grad_() for column, values in batch.evidence.items()}
+    weight_BT = selector(replace(batch, evidence=learnt))
+    assert weight_BT.dtype == torch.float32
+    assert not weight_BT.requires_grad
+    assert weight_BT.isfinite().all()
+    assert (weight_BT >= 0).all()
+    assert not weight_BT[~batch.is_response_BT].any()
 
 
 @each
