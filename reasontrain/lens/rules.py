@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, get_args
 
 import torch
@@ -111,6 +111,7 @@ def _with_keep_ratio(rule: SelectionRule, ratio: YamlValue) -> TokenSelection:
 
 def _changed(rule: TokenSelection) -> Iterator[str]:
     """Settings that differ from their defaults; nested rules by their names."""
+    assert is_dataclass(rule), "plug-ins are dataclasses too"
     for field in fields(rule):
         value = vars(rule)[field.name]
         default = field.default

@@ -19,6 +19,7 @@ from reasontrain.plan.flops import head, trunk
 from reasontrain.plan.memory import roles
 from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.traffic import collective_bytes
+from reasontrain.recipe import LocalEngine, VllmEngine
 
 GPUS = tuple(2**power for power in range(11))
 WORTH = 0.5
@@ -154,9 +155,12 @@ def sampling_s(
 def _started_s(job: PlannedJob) -> float:
     """Least seconds of a decode step on a GPU: the time in which its kernels can be started."""
     engine = job.recipe.engine
-    is_eager = engine.enforce_eager if engine.kind == "vllm" else not engine.cuda_graphs
-    kernel_s = EAGER_KERNEL_S if is_eager else GRAPH_KERNEL_S
-    return job.shape.num_layers * KERNELS_PER_LAYER[engine.kind] * kernel_s
+    if isinstance(engine, VllmEngine):
+        kernels, is_eager = KERNELS_PER_LAYER["vllm"], engine.enforce_eager
+    else:
+        kernels = KERNELS_PER_LAYER["local"]
+        is_eager = isinstance(engine, LocalEngine) and not engine.cuda_graphs
+    return job.shape.num_layers * kernels * (EAGER_KERNEL_S if is_eager else GRAPH_KERNEL_S)
 
 
 def _forward(shape: Shape, length: int) -> float:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from reasontrain.data.environment import EnvironmentSettings, PythonEnvironment
 from reasontrain.environments.runner import make_runner
+from reasontrain.plugins.imports import with_imports
 from reasontrain.recipe import Recipe
-from reasontrain.tasks.own_reward import with_imports
 
 
 def environments_of(recipe: Recipe) -> Mapping[str, EnvironmentSettings]:

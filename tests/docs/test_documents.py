@@ -34,8 +34,6 @@ DOCUMENTS = [
 ]
 BASE = ROOT / "recipes/tiny/grpo.yaml"
 """A recipe that a block with some sections of one is laid over."""
-NOT_THERE = ("bridge",)
-"""Names of things that were announced and do not exist."""
 SECTIONS = frozenset(f.name for f in fields(Recipe))
 
 
@@ -107,11 +105,6 @@ def test_a_missing_file_is_found() -> None:
 @every_document
 def test_named_files_exist(path: Path) -> None:
     assert list(missing_files(path.read_text())) == []
-
-
-@every_document
-def test_nothing_is_named_that_does_not_exist(path: Path) -> None:
-    assert [w for w in NOT_THERE if re.search(rf"\b{w}\b", path.read_text(), re.I)] == []
 
 
 # ---- recipes and their keys

@@ -420,8 +420,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (
             ["objective.kind=grppo"],
             "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, "
-            "distill, grpo, cispo, kl_cov, reinforce, "
-            "soft_reinforce, gspo, dpo",
+            "distill, grpo, cispo, kl_cov, reinforce, soft_reinforce, sampled_distill, "
+            "entropy_aware_distill, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (

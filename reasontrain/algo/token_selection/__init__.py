@@ -27,7 +27,12 @@ from reasontrain.algo.token_selection.paced import Paced
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
 from reasontrain.algo.token_selection.rho1 import Rho1
-from reasontrain.algo.token_selection.rules import SelectionPlugin, SelectionRule, evidence_at
+from reasontrain.algo.token_selection.rules import (
+    CustomSelection,
+    SelectionPlugin,
+    SelectionRule,
+    evidence_at,
+)
 from reasontrain.algo.token_selection.selectkd import SelecTkd
 from reasontrain.algo.token_selection.shuffled import ShuffledWeights
 from reasontrain.algo.token_selection.sstoken import SsToken
@@ -53,7 +58,7 @@ def unread_evidence(
     return rule.required_evidence - evidence_at(rule, progress) - others
 
 
-def unshuffled(rule: TokenSelection) -> SelectionRule:
+def unshuffled(rule: TokenSelection) -> SelectionRule | CustomSelection:
     """The rule itself, or the one whose weights it shuffles."""
     return rule.of if isinstance(rule, ShuffledWeights) else rule
 
