@@ -313,7 +313,13 @@ def _refill(
         with timer("score"):
             return run.score(more)
 
-    refilled = refill(rollouts, sample, num=num, max_rounds=run.refill_rounds)
+    refilled = refill(
+        rollouts,
+        sample,
+        num=num,
+        max_rounds=run.refill_rounds,
+        truncated=run.method.truncated,
+    )
     if isinstance(run.sampler, SleepingSampler):
         run.sampler.sleep()
     return refilled
