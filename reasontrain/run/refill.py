@@ -6,13 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from reasontrain.metrics.rewards import EQUAL
-from reasontrain.types import Rollout, Stats
-
-Truncated = Literal["score", "mask", "drop"]
-"""The treatment of truncated rollouts, as `sample.truncated` names it."""
+from reasontrain.types import Rollout, Stats, Truncated
 
 
 @dataclass(frozen=True, kw_only=True)

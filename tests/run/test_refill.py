@@ -8,8 +8,8 @@ from itertools import groupby
 import pytest
 
 from reasontrain.data.order import Order
-from reasontrain.run.refill import Refilled, Truncated, refill
-from reasontrain.types import Problem, Prompt, Rollout
+from reasontrain.run.refill import Refilled, refill
+from reasontrain.types import Problem, Prompt, Rollout, Truncated
 from tests.tiny import tokenizer
 
 Rewards = tuple[float | None, float | None]
