@@ -16,7 +16,7 @@ from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.token_selection import AdvantageEntropy, AllTokens, TokenSelection
 from reasontrain.algo.token_selection.rules import SelectionRule
 from reasontrain.recipe import Recipe, RecipeError, YamlValue, as_mapping, build
-from reasontrain.recipe.constraints import KIND
+from reasontrain.recipe.constraints import KIND_OR_PLUGIN
 from reasontrain.recipe.yaml_text import load
 from reasontrain.types import Batch, RunError, UserError
 
@@ -25,7 +25,7 @@ from reasontrain.types import Batch, RunError, UserError
 class _OneRule:
     """The key of a recipe that holds a rule."""
 
-    token_selection: Annotated[TokenSelection, KIND]
+    token_selection: Annotated[TokenSelection, KIND_OR_PLUGIN]
 
 
 def parse_rule(text: str) -> TokenSelection:

@@ -20,6 +20,7 @@ from reasontrain.algo.token_selection import (
     TopEntropy,
 )
 from reasontrain.algo.token_selection.rules import SelectionRule
+from reasontrain.algo.token_selection.tis_dpo import TisDpo
 from reasontrain.lens.recorded import batch_of, read_rollouts
 from reasontrain.lens.rules import label, parse_rule, rules_beside, weights
 from reasontrain.lens.steps import TRAINED, view_step
@@ -34,7 +35,7 @@ RULES += [Tip(mode="entropy_sample"), Tip(top_scope="step"), ShuffledWeights(of=
 @pytest.mark.parametrize("rule", RULES, ids=label)
 def test_a_rule_keeps_offline_what_it_kept_in_training(record, rule):
     """Random draws, schedules, ranks over the step and pairs included; prompts differ in length."""
-    paired = isinstance(rule, Contrast)
+    paired = isinstance(rule, Contrast | TisDpo)
     run = record("run", rule, steps=(1, 6), paired=paired, recipe="dpo" if paired else "tip")
     recipe = read_recipe(run / "recipe.yaml")
     for step in (1, 6):
@@ -73,12 +74,25 @@ def test_missing_evidence_and_a_rule_that_fails_are_reasons(record):
     assert weights(TopEntropy(), nothing) == "every recorded rollout was dropped"
 
 
+def ranked(rules):
+    """Those of the rules that the test names by hand; later ones join the default too."""
+    return [
+        rule for rule in rules if isinstance(rule, Tip | Random | TopEntropy | AdvantageEntropy)
+    ]
+
+
 def test_without_a_choice_every_rule_with_evidence_is_shown_at_the_runs_ratio():
     recipe = read_recipe(ROOT / "recipes/tiny/tip.yaml", ["token_selection.keep_ratio=0.3"])
-    shown = rules_beside(recipe, frozenset({"entropy", "kl_reverse", "sampled_logp"}))
-    assert shown == [recipe.token_selection, Random(keep_ratio=0.3), TopEntropy(keep_ratio=0.3)]
+    recorded = frozenset({"entropy", "kl_reverse", "sampled_logp"})
+    shown = rules_beside(recipe, recorded)
+    assert all(rule.required_evidence <= recorded for rule in shown)
+    assert ranked(shown) == [
+        recipe.token_selection,
+        Random(keep_ratio=0.3),
+        TopEntropy(keep_ratio=0.3),
+    ]
     with_advantages = read_recipe(ROOT / "recipes/tiny/grpo.yaml")
-    assert rules_beside(with_advantages, frozenset({"entropy"})) == [
+    assert ranked(rules_beside(with_advantages, frozenset({"entropy"}))) == [
         Random(),
         TopEntropy(),
         AdvantageEntropy(),
@@ -87,12 +101,12 @@ def test_without_a_choice_every_rule_with_evidence_is_shown_at_the_runs_ratio():
         ROOT / "recipes/tiny/grpo.yaml",
         ["token_selection={kind: advantage_entropy, keep_ratio: {init: 0.1, final: 0.4}}"],
     )
-    assert rules_beside(schedule, frozenset({"entropy"})) == [
+    assert ranked(rules_beside(schedule, frozenset({"entropy"}))) == [
         AdvantageEntropy(keep_ratio=LinearSchedule(init=0.1, final=0.4)),
         Random(keep_ratio=0.4),
         TopEntropy(keep_ratio=0.4),
     ]
-    assert rules_beside(None, frozenset()) == [Random()]
+    assert ranked(rules_beside(None, frozenset())) == [Random()]
 
 
 @pytest.mark.parametrize(
