@@ -29,6 +29,9 @@ NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 """Backends of the package `vocab`, which computes everything that is as wide as the vocabulary."""
+Truncated = Literal["score", "mask", "drop"]
+"""Treatment of a rollout that reached its limit of tokens (see `recipe.SampleSettings`)."""
+
 Scores = Literal["top_k", "sampled"]
 """The ids of which a server gives a teacher's log-probs: its likeliest, or the sampled token."""
 Tail = Literal["bucket", "renormalise"]

@@ -79,7 +79,7 @@ class EvidenceColumn:
             for index, number in zip(written, numbers, strict=True):
                 values[index] = number
             return tuple(values)
-        if len(numbers) == len(rollout.text) and len(written) == size:
+        if numbers and len(numbers) == len(rollout.text) and len(written) == size:
             return self._of_characters(numbers, column, rollout)
         raise UserError(
             f"{rollout.problem.where}: column {column!r} holds {len(numbers)} numbers, and the "

@@ -145,8 +145,8 @@ class TeacherStates:
             elif self._compared is None or self._compared.top_k is None:
                 yield vocab.Teacher(states[0].hidden_MD, heads[0])
             else:
-                some = vocab.top_k(states[0].hidden_MD, heads[0], self._compared.top_k)
-                yield replace(some, tail=self._compared.tail)
+                likeliest = vocab.top_k(states[0].hidden_MD, heads[0], self._compared.top_k)
+                yield replace(likeliest, tail=self._compared.tail)
 
     @property
     def _log_weights(self) -> list[float]:

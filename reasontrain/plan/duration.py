@@ -1,7 +1,8 @@
 """Time of a whole run on the recipe's own placement: its steps and its evaluations.
 
 Every answer of an evaluation is counted with as many tokens as it may have, like the responses of a
-step. What cannot be counted without reading data (suites of unknown size, stages) is named.
+step. What is known only from data or from the run (suites of unknown size, stages, further rounds
+of sampling) is named.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Duration:
         evaluations: number of times that all suites are evaluated.
         answers: answers of one such time.
         evaluation_s: seconds of one such time.
-        uncounted: suites and stages whose time is not in the total.
+        uncounted: suites, stages and rounds of sampling whose time is not in the total.
     """
 
     gpus: float
@@ -76,6 +77,7 @@ def duration(job: PlannedJob) -> Duration:
     recipe = job.recipe
     cluster = job.cluster
     suites = recipe.evaluate.suites if recipe.evaluate else ()
+    refills = recipe.sample is not None and recipe.sample.refill_rounds > 0
     sizes = {suite.name: _num_problems(suite, job) for suite in suites}
     counted = [suite for suite in suites if sizes[suite.name] is not None]
     gpus = job.gpus_per_process * (
@@ -92,6 +94,7 @@ def duration(job: PlannedJob) -> Duration:
         uncounted=(
             *(f"suite {name}" for name, size in sizes.items() if size is None),
             *(f"stage {stage.name}" for stage in recipe.stages),
+            *(["rounds of sample.refill_rounds"] if refills else []),
         ),
     )
 

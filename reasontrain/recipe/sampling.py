@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.recipe.constraints import KIND_OR_PLUGIN, Count
 from reasontrain.recipe.engines import EngineSettings, LocalEngine
-from reasontrain.types import AtLeastOne
+from reasontrain.types import AtLeastOne, Truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,6 @@ class SampleSettings(Sampling):
 
     learned: ClassVar[bool] = True
     group_size: AtLeastOne = 1
-    truncated: Literal["score", "mask", "drop"] = "score"
+    truncated: Truncated = "score"
     refill_rounds: Count = 0
     engine: Annotated[EngineSettings, KIND_OR_PLUGIN] = field(default_factory=LocalEngine)

@@ -15,6 +15,7 @@ from reasontrain.algo.reward_shaping import OneReward, Overlong, RewardCombinati
 from reasontrain.algo.token_advantage import RolloutAdvantage, TokenAdvantage
 from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
 from reasontrain.data.prompts import PromptSettings
+from reasontrain.data.thought import HardThought
 from reasontrain.models import Importance, ModelSettings
 from reasontrain.recipe.cluster import Cluster
 from reasontrain.recipe.constraints import KIND, KIND_OR_PLUGIN, Name, Seed
@@ -122,11 +123,12 @@ class Recipe:
     def reuses_sampled_logp(self) -> bool:
         """True if the sampler's log-probs serve as `old_logp` (see `learn.old_logp`).
 
-        They never do if something is truncated from the sampling distribution. In bfloat16,
-        decoding and training differ by more than the bounds of a sequence-level ratio, and with
-        several updates per batch the ratio to the learner's log-probs defines the trust region.
+        They never do if something is truncated from the sampling distribution, or if the policy is
+        scored at another temperature than it samples at. In bfloat16, decoding and training differ
+        by more than the bounds of a sequence-level ratio, and with several updates per batch the
+        ratio to the learner's log-probs defines the trust region.
         """
-        if self.sample is None or self.sample.truncates:
+        if self.sample is None or self.sample.truncates or not self.scores_as_sampled:
             return False
         if self.learn.old_logp != "auto":
             return self.learn.old_logp == "sampler"
@@ -135,6 +137,15 @@ class Recipe:
         if self.cluster is not None and self.cluster.overlap:
             return True
         return self.model.dtype == "float32" and not isinstance(self.objective, SequenceObjective)
+
+    @property
+    def scores_as_sampled(self) -> bool:
+        """True if rollouts, and thoughts in them, have the temperature at which they are scored."""
+        if self.sample is None:
+            return False
+        thought = self.sample.thought
+        tau = thought.tau if isinstance(thought, HardThought) else self.sample.temperature
+        return self.sample.temperature == tau == self.temperature
 
     @property
     def measured_evidence(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives.reference_kl import ReferenceKl
+from reasontrain.algo.token_advantage import RolloutAdvantage
 from reasontrain.data.files import Source
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Importance
@@ -97,6 +98,9 @@ def _unused_learning(recipe: Recipe) -> Iterator[str]:
 
 def _unused_penalties(recipe: Recipe) -> Iterator[str]:
     objective = recipe.objective
+    shaping = recipe.token_advantage
+    if not isinstance(shaping, RolloutAdvantage) and not objective.score_at_sampling_temperature:
+        yield f"token_advantage: {objective.kind} is no policy gradient and reads no advantages"
     if not isinstance(objective, ReferenceKl):
         return
     default = ReferenceKl()

@@ -15,7 +15,13 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.correction import NoCorrection
 from reasontrain.algo.custom_evidence import CustomEvidence
 from reasontrain.algo.evidence import EVIDENCE, from_sources
-from reasontrain.algo.objectives import Distill, Objective, SequenceObjective, SoftReinforce
+from reasontrain.algo.objectives import (
+    Distill,
+    Objective,
+    SampledDistill,
+    SequenceObjective,
+    SoftReinforce,
+)
 from reasontrain.algo.reward_shaping import KNOWN_NUMBERS, OneReward, WeightedRewards
 from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.rollout_filter.gfpo import Gfpo
@@ -57,6 +63,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
     errors = [
         *_evidence_errors(recipe),
         *_teacher_errors(recipe),
+        *_sampled_distill_errors(recipe),
         *_update_errors(recipe),
         *_old_logp_errors(recipe),
         *_correction_errors(recipe),
@@ -161,7 +168,7 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
     if recipe.sample is None:
         if objective.score_at_sampling_temperature:
             yield f"sample: {objective.kind} learns from rollouts; add a `sample` section"
-        elif reported := from_sources(required, "sampler"):
+        elif reported := from_sources(required - recipe.evidence.keys(), "sampler"):
             yield (
                 f"sample: the sampler reports the evidence {_names(reported)}; add a `sample` "
                 f"section"
@@ -198,6 +205,10 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
         )
 
 
+_OF_SAMPLED = frozenset({"teacher_logp"})
+"""Evidence of the teacher at the sampled token itself."""
+
+
 def _teacher_errors(recipe: Recipe) -> Iterator[str]:
     """A teacher that cannot give what the recipe needs of it."""
     teacher = recipe.teacher
@@ -207,6 +218,8 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
         isinstance(teacher, WeightsTeacher) and teacher.top_k is not None
     )
     measured = recipe.required_evidence - recipe.evidence.keys()
+    if isinstance(teacher, ServedTeacher) and teacher.scores == "sampled":
+        measured -= _OF_SAMPLED
     of_all = [name for name in measured if EVIDENCE[name].needs_all_ids]
     if of_all and limited:
         yield (
@@ -215,11 +228,11 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
             f"not read it"
         )
     rule = unshuffled(recipe.token_selection)
-    given = None if isinstance(teacher, TeacherByColumn | TeacherMixture) else teacher.top_k
-    if isinstance(rule, SelecTkd) and given is not None and rule.top > given:
+    top_k = None if isinstance(teacher, TeacherByColumn | TeacherMixture) else teacher.top_k
+    if isinstance(rule, SelecTkd) and top_k is not None and rule.top > top_k:
         yield (
             f"token_selection.top: {rule.kind} looks among the teacher's {rule.top} likeliest ids, "
-            f"and it gives {given}; raise teacher.top_k, or lower `top`"
+            f"and it gives {top_k}; raise teacher.top_k, or lower `top`"
         )
     if isinstance(teacher, StoredTeacher) and recipe.sample is not None:
         yield (
@@ -237,11 +250,11 @@ def _teacher_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _sampled_score_errors(recipe: Recipe) -> Iterator[str]:
-    """What an estimate from the sampled token cannot serve: it holds in expectation over p."""
-    if compared := from_sources(recipe.required_evidence, "teacher"):
+    """Uses of a teacher that an estimate from the sampled token alone cannot serve."""
+    if compared := from_sources(recipe.required_evidence, "teacher") - _OF_SAMPLED:
         yield (
-            f"teacher.scores: {_names(compared)} is a divergence at every token, and `sampled` "
-            f"gives an estimate from one; use `scores: top_k`, or a rule without it"
+            f"teacher.scores: {_names(compared)} is of the teacher's whole distribution, and "
+            f"`sampled` gives the log-prob of one token; use `scores: top_k`, or a rule without it"
         )
     objective = recipe.objective
     if isinstance(objective, Distill) and objective.divergence != "reverse_kl":
@@ -249,8 +262,7 @@ def _sampled_score_errors(recipe: Recipe) -> Iterator[str]:
             f"teacher.scores: `sampled` estimates the reverse KL alone, and the objective is "
             f"{objective.divergence}; use objective.divergence=reverse_kl, or `scores: top_k`"
         )
-    sample = recipe.sample
-    if sample is None or sample.temperature != 1 or sample.truncates:
+    if not _draws_from_student(recipe):
         yield (
             "teacher.scores: `sampled` needs tokens drawn from the student's own distribution; add "
             "a `sample` section with temperature 1, without top_p, top_k and min_p, or use "
@@ -261,6 +273,34 @@ def _sampled_score_errors(recipe: Recipe) -> Iterator[str]:
             "teacher.scores: after the first update of a batch its tokens are no longer drawn from "
             "the student; use learn.updates_per_batch=1, or `scores: top_k`"
         )
+
+
+def _sampled_distill_errors(recipe: Recipe) -> Iterator[str]:
+    """Tokens over which the sampled-token objective does not have the gradient of a divergence."""
+    if not isinstance(recipe.objective, SampledDistill):
+        return
+    if not _draws_from_student(recipe):
+        yield (
+            "objective: sampled_distill needs tokens drawn from the student's own distribution; "
+            "add a `sample` section with temperature 1, without top_p, top_k and min_p, or use "
+            "`kind: distill`"
+        )
+    if recipe.learn.updates_per_batch > 1:
+        yield (
+            "objective: after the first update of a batch, the tokens of sampled_distill are no "
+            "longer drawn from the student; use learn.updates_per_batch=1, or `kind: distill`"
+        )
+
+
+def _draws_from_student(recipe: Recipe) -> bool:
+    """True if tokens are drawn from the distribution that a divergence at temperature 1 is of."""
+    sample = recipe.sample
+    return (
+        sample is not None
+        and sample.temperature == 1
+        and not sample.truncates
+        and recipe.scores_as_sampled
+    )
 
 
 def _update_errors(recipe: Recipe) -> Iterator[str]:
@@ -316,6 +356,11 @@ def _old_logp_errors(recipe: Recipe) -> Iterator[str]:
             "learn.old_logp: with top_p, top_k or min_p the sampler draws from another "
             "distribution than its log-probs are of; use `learner`"
         )
+    if recipe.sample is not None and not recipe.scores_as_sampled:
+        yield (
+            f"learn.old_logp: the sampler's log-probs are those at its temperature, and the policy "
+            f"is scored at {recipe.temperature:g}; use `learner`"
+        )
     if not isinstance(recipe.correction, NoCorrection):
         yield (
             "learn.old_logp: `correction` compares the learner's log-probs with the sampler's, and "
@@ -330,8 +375,10 @@ def _correction_errors(recipe: Recipe) -> Iterator[str]:
         return
     if objective.needs_teacher:
         reason = "recomputes its divergence under the current weights and divides by no sampler's"
-    else:
+    elif recipe.sample is None:
         reason = "learns from written responses, which have no sampler"
+    else:
+        reason = "is no policy gradient of rewards, whose advantages a correction multiplies"
     yield f"correction: {objective.kind} {reason}; remove the section"
 
 
@@ -388,6 +435,11 @@ def _solve_rate_errors(recipe: Recipe) -> Iterator[str]:
             f"sample.group_size: {rule.kind} compares the answers to one prompt, and a single one "
             "is always or never right; use 2 or more"
         )
+    if not isinstance(recipe.rollout_filter, AllRollouts):
+        yield (
+            f"rollout_filter: {rule.kind} measures how often the answers to a prompt are right, "
+            f"and {recipe.rollout_filter.kind} leaves a part of them; use `kind: all`"
+        )
 
 
 def _answer_format_errors(recipe: Recipe) -> Iterator[str]:
@@ -435,7 +487,9 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
 def _combination_errors(recipe: Recipe) -> Iterator[str]:
     """Numbers that a combination of rewards names, and that no task of this kind has."""
     combination = recipe.reward_combination
-    if isinstance(combination, OneReward) or recipe.task.has_own_reward:
+    by_environment = recipe.sample is not None and recipe.sample.has_environment_reward
+    own_reward = recipe.task.has_own_reward and not by_environment
+    if isinstance(combination, OneReward) or own_reward:
         return
     names = (
         set(combination.weights)
@@ -444,10 +498,11 @@ def _combination_errors(recipe: Recipe) -> Iterator[str]:
     )
     unknown = names - KNOWN_NUMBERS
     if unknown:
+        source = "an environment" if by_environment else f"a task of kind {recipe.task.kind}"
         yield (
-            f"reward_combination: a task of kind {recipe.task.kind} has no {_names(unknown)}; it "
-            f"has {_names(KNOWN_NUMBERS)}, and a function of your own (a task of kind `python`) "
-            f"may return more"
+            f"reward_combination: {source} has no {_names(unknown)}; it has "
+            f"{_names(KNOWN_NUMBERS)}, and a function of your own (a task of kind `python`) may "
+            f"return more"
         )
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import Signals
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -66,6 +66,7 @@ from reasontrain.types import (
     Rollout,
     RunError,
     Stats,
+    Truncated,
 )
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Method:
     required_evidence: frozenset[str] = frozenset()
     custom_evidence: Mapping[str, CustomEvidence] = field(default_factory=dict)
     reuse_sampled_logp: bool = False
-    truncated: Literal["score", "mask", "drop"] = "score"
+    truncated: Truncated = "score"
     max_response_tokens: int = 0
 
     def evidence_at(self, progress: float) -> frozenset[str]:
@@ -313,7 +314,13 @@ def _refill(
         with timer("score"):
             return run.score(more)
 
-    refilled = refill(rollouts, sample, num=num, max_rounds=run.refill_rounds)
+    refilled = refill(
+        rollouts,
+        sample,
+        num=num,
+        max_rounds=run.refill_rounds,
+        truncated=run.method.truncated,
+    )
     if isinstance(run.sampler, SleepingSampler):
         run.sampler.sleep()
     return refilled

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reasontrain.metrics.rewards import EQUAL
-from reasontrain.types import Rollout, Stats
+from reasontrain.types import Rollout, Stats, Truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ def refill(
     *,
     num: int,
     max_rounds: int,
+    truncated: Truncated = "score",
 ) -> Refilled:
     """Sample until `num` groups have different rewards, in at most `max_rounds` further rounds.
 
@@ -54,28 +55,39 @@ def refill(
         sample: number of the round, from 1, and number of prompts -> their rollouts with rewards.
         num: number of groups that the step should have.
         max_rounds: most further rounds; groups that are missing then are not replaced.
+        truncated: the treatment of truncated rollouts.
     """
     sampled = list(first)
-    kept = with_different_rewards(first)
+    kept = with_different_rewards(first, truncated)
     rounds = 0
     while num_groups(kept) < num and rounds < max_rounds:
         rounds += 1
         more = sample(rounds, num - num_groups(kept))
         sampled += more
-        kept += with_different_rewards(more)
+        kept += with_different_rewards(more, truncated)
     return Refilled(sampled=sampled, kept=kept, rounds=rounds, num_groups=num)
 
 
-def with_different_rewards(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The rollouts of groups of which two rewards differ by more than rounding."""
+def with_different_rewards(
+    rollouts: Sequence[Rollout], truncated: Truncated = "score"
+) -> list[Rollout]:
+    """The rollouts of groups of which two rewards differ by more than rounding.
+
+    Truncated rollouts that are dropped are compared with nothing, and a group of truncated ones
+    alone that are masked has no token to train on.
+    """
     rewards_G = defaultdict[int, list[float]](list)
+    trained: set[int] = set()
     for rollout in rollouts:
-        if rollout.reward is not None:
-            rewards_G[rollout.group].append(rollout.reward)
+        if rollout.reward is None or (rollout.truncated and truncated == "drop"):
+            continue
+        rewards_G[rollout.group].append(rollout.reward)
+        if not (rollout.truncated and truncated == "mask"):
+            trained.add(rollout.group)
     different = {
         group
         for group, rewards in rewards_G.items()
-        if not math.isclose(min(rewards), max(rewards), rel_tol=EQUAL)
+        if group in trained and not math.isclose(min(rewards), max(rewards), rel_tol=EQUAL)
     }
     return [rollout for rollout in rollouts if rollout.group in different]
 

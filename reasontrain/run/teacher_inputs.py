@@ -87,7 +87,7 @@ def teacher_of(choice: TeacherByColumn, problem: Problem) -> int:
 
 
 def teacher_inputs_of(recipe: Recipe, described: Description) -> TeacherInputs | None:
-    """What the recipe's teachers read of the problems; None if that is what the student reads."""
+    """Inputs of the recipe's teachers from the problems; None if the student reads the same."""
     prompts = teacher_prompts_of(recipe, described)
     choice = recipe.teacher if isinstance(recipe.teacher, TeacherByColumn) else None
     return None if prompts is None and choice is None else TeacherInputs(prompts, choice)

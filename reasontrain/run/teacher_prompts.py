@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from reasontrain import models
 from reasontrain.data.prompts import PROBLEM
@@ -58,9 +59,14 @@ class TeacherPrompts:
         """
         problems = {rollout.problem.id: rollout.problem for rollout in rollouts}
         ids = dict(zip(problems, self.ids(list(problems.values())), strict=True))
+        own = self._own_ids(
+            [rollout.problem for rollout in rollouts if rollout.episode is not None]
+        )
         prompts = {}
         for rollout in rollouts:
             prompt = ids[rollout.problem.id]
+            if rollout.episode is not None:
+                prompt = _with_opening(prompt, own[rollout.problem.id], rollout.prompt_ids)
             if self._context is not None and (
                 len(prompt) + len(rollout.response_ids) > self._context
             ):
@@ -72,6 +78,13 @@ class TeacherPrompts:
                 )
             prompts[rollout.id] = TeacherPrompt(prompt, len(rollout.prompt_ids))
         return prompts
+
+    def _own_ids(self, problems: Sequence[Problem]) -> dict[str, tuple[int, ...]]:
+        """The ids of the student's prompts, by the problem's id."""
+        student = encoder_of(self.described, self.recipe.prompt)
+        every = {problem.id: problem for problem in problems}
+        ids = student.encode([student.text(problem) for problem in every.values()])
+        return dict(zip(every, ids, strict=True))
 
     def seen(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """The rollouts with the teacher's prompts in place of the student's."""
@@ -100,10 +113,9 @@ class TeacherPrompts:
         """
         problems = [rollout.problem for rollout in rollouts]
         self._check(problems, [len(rollout.response_ids) for rollout in rollouts])
-        student = encoder_of(self.described, self.recipe.prompt)
-        own = student.encode([student.text(problem) for problem in problems])
-        for rollout, ids in zip(rollouts, own, strict=True):
-            if rollout.prompt_ids != ids:
+        own = self._own_ids(problems)
+        for rollout in rollouts:
+            if rollout.prompt_ids != own[rollout.problem.id]:
                 raise UserError(
                     f"{rollout.problem.where}: its response was written behind other token ids "
                     f"than those of its prompt, so the teacher's prompt cannot take their place; "
@@ -145,6 +157,34 @@ class TeacherPrompts:
                 f"{problem.where} has no `{error.args[0]}`, which teacher.prompt.template names; "
                 f"it has: {listed(columns)}"
             ) from None
+
+
+def _with_opening(
+    prompt: tuple[int, ...], own: tuple[int, ...], seen: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The teacher's prompt with the observation that an environment put behind the student's.
+
+    Both prompts end with the same header of an answer, and the observation takes its place.
+
+    Args:
+        prompt: the teacher's prompt.
+        own: the student's prompt without the observation.
+        seen: the student's prompt with it.
+
+    Raises:
+        RunError: the teacher's prompt ends with another header.
+    """
+    pairs = zip(own, seen, strict=False)  # the longer one goes on behind the other
+    num_common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    header = own[num_common:]
+    start = len(prompt) - len(header)
+    if prompt[start:] != header:
+        raise RunError(
+            "teacher.prompt: the teacher's prompt ends with another header of an answer than the "
+            "student's, so the first observation of the environment has no place in it; use "
+            "`role: inline`, or remove teacher.prompt"
+        )
+    return prompt[:start] + seen[num_common:]
 
 
 def _columns(problem: Problem, question: str) -> Mapping[str, str]:

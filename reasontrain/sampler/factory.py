@@ -87,14 +87,14 @@ def make_sampler(
             base = models.base_settings(model)
             return VllmSampler(base, engine, seed=seed, colocated=colocated)
         case EngineMaker():
-            made = engine.make_sampler(model, seed=seed, policy=policy, colocated=colocated)
-            if not isinstance(made, EngineSampler):
+            sampler = engine.make_sampler(model, seed=seed, policy=policy, colocated=colocated)
+            if not isinstance(sampler, EngineSampler):
                 raise RunError(
                     f"sample.engine: make_sampler of {engine.kind} returned an object of type "
-                    f"{type(made).__name__}, which lacks a part of "
+                    f"{type(sampler).__name__}, which lacks a part of "
                     "reasontrain.sampler.factory.EngineSampler"
                 )
-            return made
+            return sampler
     raise AssertionError(f"{engine.kind} makes no sampler")
 
 

@@ -76,8 +76,8 @@ class ObservationEncoder:
         alone = self._text((question,), kwargs, header=False).partition(ANSWER)[2]
         both = self._text((question, observation), kwargs, header=True).partition(ANSWER)[2]
         between = both.partition(OBSERVATION)[0].removeprefix(alone)
-        asked = prompt.ids[: len(prompt.ids) - len(marks.header)]
-        return asked + self._encode(between) + content + marks.after
+        question_ids = prompt.ids[: len(prompt.ids) - len(marks.header)]
+        return question_ids + self._encode(between) + content + marks.after
 
     def following(
         self, prompt: Prompt, turn: Sequence[int], text: str

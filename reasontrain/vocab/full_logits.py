@@ -149,6 +149,8 @@ class FullLogitsDistribution:
         if name == "teacher_entropy":
             return _at_least_zero(-(self.logq_NS.exp() * self.logq_NS).sum(1))
         assert name == "teacher_logp", f"no such statistic: {name}"
+        if isinstance(self._teacher, SampledTeacher):
+            return self._teacher.logq_N
         is_own_NS = torch.arange(self.logq_NS.shape[1], device=self.ids_N.device)
         return self.logq_NS.masked_fill(is_own_NS != self.ids_N[:, None], LOGP_FLOOR).amax(1)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reasontrain.types import UserError
 from reasontrain.vocab.analytic import AnalyticDistribution, BufferPool, canonical_name
+from reasontrain.vocab.ranks import STUDENT_STATISTICS
 
 REVERSE_ALONE = (
     "the teacher gives the log-prob of the sampled token alone (teacher.scores: sampled), of which "
@@ -64,8 +65,10 @@ class SampledDistribution(AnalyticDistribution):
         self._logq_N = teacher.logq_N
 
     def _compute(self, name: str) -> Float[Tensor, " N"]:
-        if name in ("logp", "entropy"):
+        if name in STUDENT_STATISTICS:
             return super()._compute(name)
+        if name == "teacher_logp":
+            return self._logq_N.to(self.logp_NV.dtype)
         if name == "kl_reverse":
             return self.value("logp") - self._logq_N.to(self.logp_NV.dtype)
         raise UserError(REVERSE_ALONE)

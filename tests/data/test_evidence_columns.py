@@ -109,6 +109,14 @@ def test_a_cell_that_does_not_fit_is_named(path: Path, numbers: object, message:
         joined(path, numbers, rollout(path))
 
 
+def test_a_response_without_text_has_no_number_per_character(path: Path) -> None:
+    """The mark that ends it is a token, and there is no character before it."""
+    response = rollout(path, "", end=tokenizer().eos_token)
+    assert joined(path, [1.5], response) == (1.5,)
+    with pytest.raises(UserError, match="holds 0 numbers, and the response has 1 tokens and 0"):
+        joined(path, [], response)
+
+
 def test_a_file_without_the_column_is_refused(path: Path) -> None:
     with pytest.raises((UserError, RowError), match="'p'"):
         read(table(path), "teacher_logp", "p", tokenizer())

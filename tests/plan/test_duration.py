@@ -62,3 +62,8 @@ def test_evaluations_are_counted_and_what_is_unknown_is_named() -> None:
 def test_the_last_evaluation_is_not_counted_twice(settings: str, times: int) -> None:
     suite = "{name: s, task: {kind: arithmetic}}"
     assert duration(job(f"evaluate={{{settings}, suites: [{suite}]}}")).evaluations == times
+
+
+def test_rounds_of_sampling_that_rewards_decide_are_named() -> None:
+    assert duration(job("sample.refill_rounds=2")).uncounted == ("rounds of sample.refill_rounds",)
+    assert duration(job()).uncounted == ()

@@ -58,6 +58,28 @@ def test_old_log_probs_are_the_learners_where_rounding_or_updates_would_count(
 
 
 @pytest.mark.parametrize(
+    ("overrides", "source"),
+    [
+        ([], "sampler"),
+        (["sample.temperature=0.7"], "learner"),
+        (["sample.temperature=0"], "learner"),
+        (["sample.thought={tau: 0.7, max_tokens: 20, max_answer_tokens: 20}"], "learner"),
+    ],
+)
+def test_log_probs_of_another_temperature_than_the_policy_is_scored_at_are_not_reused(
+    overrides: list[str], source: str
+) -> None:
+    """Distillation scores at 1, and its rules compare `old_logp` with the teacher there."""
+    rule = ["token_selection={kind: iw_opd}", *overrides]
+    recipe = read_recipe(TINY / "opd.yaml", rule)
+    assert recipe.reuses_sampled_logp == (source == "sampler")
+    assert ("old_logp" in recipe.measured_evidence) == (source == "learner")
+    if source == "learner":
+        message = fault("opd", *rule, "learn.old_logp=sampler")
+        assert "learn.old_logp: the sampler's log-probs are those at its temperature" in message
+
+
+@pytest.mark.parametrize(
     ("overrides", "warns"),
     [
         (["learn.old_logp=sampler", "model.dtype=bfloat16", "objective={kind: gspo}"], True),
@@ -128,6 +150,46 @@ def test_narrow_bounds_on_the_samplers_rounding_are_warned_of(
             "correction: `mask` needs old_logp, sampled_logp, which are defined per token",
         ),
         (
+            "iw_opd",
+            ["correction.kind=mask"],
+            "correction: sampled_distill is no policy gradient of rewards",
+        ),
+        (
+            "iw_opd",
+            ["sample.temperature=0.7"],
+            "objective: sampled_distill needs tokens drawn from the student's own distribution",
+        ),
+        (
+            "iw_opd",
+            ["sample.top_k=5"],
+            "objective: sampled_distill needs tokens drawn from the student's own distribution",
+        ),
+        (
+            "iw_opd",
+            ["sample=null"],
+            "objective: sampled_distill needs tokens drawn from the student's own distribution",
+        ),
+        (
+            "iw_opd",
+            ["learn.updates_per_batch=2"],
+            "objective: after the first update of a batch, the tokens of sampled_distill",
+        ),
+        (
+            "paced",
+            ["rollout_filter={kind: random, scope: group, keep_ratio: {init: 0.5}}"],
+            "rollout_filter: paced measures how often the answers to a prompt are right, and "
+            "random leaves a part",
+        ),
+        (
+            "paced",
+            [
+                "token_selection={kind: shuffled, of: {kind: paced}}",
+                "advantage.kind=mean_centred",
+                "rollout_filter.kind=gfpo",
+            ],
+            "rollout_filter: paced measures how often the answers to a prompt are right, and gfpo",
+        ),
+        (
             "sft",
             ["loss_aggregation=seq_mean_token_sum_norm"],
             "loss_aggregation: seq_mean_token_sum_norm divides by sample.max_tokens",
@@ -162,6 +224,15 @@ def test_narrow_bounds_on_the_samplers_rounding_are_warned_of(
             ["reward_combination={kind: lexicographic, order: [correct, -tokens, -form]}"],
             "reward_combination: a task of kind arithmetic has no form; it has correct, reward, "
             "tokens",
+        ),
+        (
+            "grpo",
+            [
+                "task={kind: python, path: r.py, problems_path: p.jsonl}",
+                "sample.environment={kind: python, path: e.py, name: E}",
+                "reward_combination={kind: weighted, weights: {form: 1}}",
+            ],
+            "reward_combination: an environment has no form; it has correct, reward, tokens",
         ),
         ("grpo", ["correction={kind: mask, floor: 3}"], "floor 3 is not below cap 3"),
         (

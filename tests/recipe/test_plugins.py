@@ -211,3 +211,13 @@ def test_a_kind_of_a_package_is_named_among_the_kinds(
     monkeypatch.setattr(installed, "_all", lambda: (point,))
     (line,) = error(recipe, "token_selection.kind=huch")
     assert line.endswith("shuffled, hush, FILE.py:CLASS")
+
+
+def test_log_probs_of_written_responses_may_be_a_column(recipe: Path) -> None:
+    """Evidence that a sampler reports, of responses that another one has sampled."""
+    written = ["sample=null", "task={kind: rollouts, path: x.jsonl}", "evaluate=null"]
+    read = read_recipe(recipe, [*written, "evidence.sampled_logp='column:logp'"])
+    assert read.required_evidence == {"local_surprise", "sampled_logp"}
+    assert read.measured_evidence == frozenset()
+    (line,) = error(recipe, *written)
+    assert line.startswith("sample: the sampler reports the evidence sampled_logp; add a `sample`")

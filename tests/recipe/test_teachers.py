@@ -48,6 +48,9 @@ def test_the_sampled_token_alone_serves_rules_without_a_teacher() -> None:
         assert isinstance(recipe.teacher, ServedTeacher)
         assert recipe.teacher.scores == "sampled"
         assert unused_settings(recipe) == []
+    for objective in ("{kind: sampled_distill}", "{kind: distill}"):  # evidence at that token
+        overrides = [SAMPLED, "token_selection={kind: iw_opd}", f"objective={objective}"]
+        assert unused_settings(read_recipe(RECIPES / "tip.yaml", overrides)) == []
     recipe = read_recipe(
         RECIPES / "tip.yaml", [SAMPLED, "teacher.top_k=4", "token_selection={kind: all}"]
     )
@@ -126,8 +129,12 @@ REFUSED = {
     ),
     "sampled for a rule": (
         [SAMPLED],
-        "teacher.scores: kl_reverse is a divergence at every token, and `sampled` gives an "
-        "estimate from one",
+        "teacher.scores: kl_reverse is of the teacher's whole distribution, and `sampled` gives "
+        "the log-prob of one token",
+    ),
+    "sampled for an entropy": (
+        [SAMPLED, "token_selection={kind: fire_opd}", "objective={kind: sampled_distill}"],
+        "teacher: the evidence teacher_entropy needs the teacher's probabilities of all ids",
     ),
     "sampled forward": (
         [SAMPLED, "objective.divergence=forward_kl"],

@@ -33,6 +33,11 @@ def test_no_shipped_recipe_has_one() -> None:
         ("tip", ["learn.old_logp=learner"], "learn.old_logp: distill has no ratio"),
         ("grpo", ["objective.kl_estimator=k2"], "objective.kl_estimator: `reference_kl` is 0"),
         ("grpo", ["objective.penalised_tokens=all"], "objective.penalised_tokens: the objective"),
+        (
+            "tip",
+            ["sample.group_size=4", "advantage.kind=mean_centred", "token_advantage.kind=gtpo"],
+            "token_advantage: distill is no policy gradient",
+        ),
         ("tip", ["track.project=mine"], "track.project: `track.service` names no service"),
         ("tip", ["track={tokens_every: 0, tokens_rollouts: 4}"], "track.tokens_rollouts: "),
         ("tip", ["cluster={canary_gap: 1}"], "cluster.canary_every, canary_gap, canary_ratio: "),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
 
 from reasontrain.data.order import Order
 from reasontrain.run.refill import Refilled, refill
-from reasontrain.types import Problem, Prompt, Rollout
+from reasontrain.types import Problem, Prompt, Rollout, Truncated
 from tests.tiny import tokenizer
 
 Rewards = tuple[float | None, float | None]
@@ -91,6 +92,28 @@ def test_rounds_are_bounded_and_nothing_is_made_up() -> None:
 def test_rewards_differ_by_more_than_rounding(rewards: Rewards, differ: bool) -> None:
     step, _ = refilled(groups(rewards), max_rounds=0)
     assert bool(step.kept) == differ
+
+
+@pytest.mark.parametrize(
+    ("rewards", "cut", "teaches"),
+    [
+        ((0.0, 1.0, 1.0), {0}, {"score": True, "mask": True, "drop": False}),
+        ((0.0, 0.0, 1.0), {0}, {"score": True, "mask": True, "drop": True}),
+        ((0.0, -0.5, 0.0), {0, 1, 2}, {"score": True, "mask": False, "drop": False}),
+        ((0.0, 0.0, 0.0), {0}, {"score": False, "mask": False, "drop": False}),
+    ],
+)
+def test_a_group_counts_if_what_is_trained_on_differs(
+    rewards: tuple[float, ...], cut: set[int], teaches: dict[Truncated, bool]
+) -> None:
+    """Rewards that only dropped rollouts make different leave advantages of 0."""
+    one = groups(DIFFERENT)[0]
+    group = [
+        replace(one, id=i, reward=reward, truncated=i in cut) for i, reward in enumerate(rewards)
+    ]
+    for truncated, expected in teaches.items():
+        step = refill(group, lambda number, missing: [], num=1, max_rounds=0, truncated=truncated)
+        assert step.kept == (group if expected else [])
 
 
 def test_the_prompts_of_a_round_depend_on_seed_step_and_round_alone() -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from reasontrain import models
+from reasontrain.data.environment import Role
 from reasontrain.models import Description, ModelSettings
 from reasontrain.recipe import RecipeError, TeacherPromptSettings, read_recipe
+from reasontrain.run.datasets import encoder_of
 from reasontrain.run.teacher_prompts import TeacherPrompts, teacher_prompts_of
-from reasontrain.types import Problem, Prompt, Rollout, RunError, UserError
+from reasontrain.sampler.observations import ObservationEncoder
+from reasontrain.types import Episode, Problem, Prompt, Rollout, RunError, UserError
 
 TIP = Path(__file__).resolve().parents[2] / "recipes/tiny/tip.yaml"
 PROBLEM = Problem(
@@ -78,6 +81,26 @@ def test_a_rollout_keeps_its_response_behind_the_other_prompt(described: Descrip
     assert seen == (3, (ids_of(described, "2 + 3?{5}"), len(own)))
     (behind,) = used.seen([rollout(own)])
     assert behind == replace(rollout(own), prompt_ids=seen[1].ids)
+
+
+@pytest.mark.parametrize(("style", "role"), [("plain", "inline"), ("chat", "user")])
+def test_the_teacher_sees_the_first_observation_of_an_environment(
+    described: Description, style: str, role: Role
+) -> None:
+    """`reset` may put an observation behind the prompt, which belongs to both models."""
+    used = prompts(described, "{problem}{answer}", f"prompt.style={style}")
+    student = encoder_of(described, used.recipe.prompt)
+    (own,) = student.encode([student.text(PROBLEM)])
+    (teacher,) = used.ids([PROBLEM])
+    encoder = ObservationEncoder(described.tokenizer, role, max_tokens=16)
+    seen, expected = (
+        encoder.opening(Prompt(problem=PROBLEM, ids=ids), "look: 7") for ids in (own, teacher)
+    )
+    assert len(expected) > len(teacher)
+    played = rollout(seen, episode=Episode(num_turns=1))
+    assert used.of([played]) == {3: (expected, len(seen))}
+    silent = rollout(own, episode=Episode(num_turns=1))
+    assert used.of([silent]) == {3: (teacher, len(own))}
 
 
 def test_what_cannot_be_scored_is_one_sentence(described: Description) -> None:

@@ -42,10 +42,17 @@ def test_its_expectation_is_the_divergence_and_its_gradient(vocabulary: str) -> 
     assert_close(hidden_ND.grad, (logp_V.exp() * gap_N)[:, None] * own_NV)
     assert_close(result.stats["divergence"], gap_N.sum())
     assert (gap_N < 0).any()  # nothing clamps a single estimate
-    seen = measure(hidden_ND.detach(), head, fields.ids_N, ["kl_reverse", "logp"], teacher=teacher)
+    names = ["kl_reverse", "logp", "teacher_logp", "rank", "entropy_top20"]
+    seen = measure(hidden_ND.detach(), head, fields.ids_N, names, teacher=teacher)
     assert_close(seen["kl_reverse"], gap_N)
     assert_close(seen["logp"], logp_V)
+    assert_close(seen["teacher_logp"], logq_V)
+    # the student's own statistics need no teacher: a rank by sorting, and H over fewer ids than 20
+    assert seen["rank"].long().tolist() == (logp_V.argsort(descending=True).argsort() + 1).tolist()
+    assert_close(seen["entropy_top20"], -(logp_V.exp() * logp_V).sum().expand(WIDTH))
     with pytest.raises(UserError, match="only the reverse KL can be estimated"):
         measure(hidden_ND.detach(), head, fields.ids_N, ["kl_forward"], teacher=teacher)
     with pytest.raises(UserError, match="only the reverse KL can be estimated"):
         measure(hidden_ND.detach(), head, fields.ids_N, ["compatibility"], teacher=teacher)
+    with pytest.raises(UserError, match="only the reverse KL can be estimated"):
+        measure(hidden_ND.detach(), head, fields.ids_N, ["teacher_entropy"], teacher=teacher)

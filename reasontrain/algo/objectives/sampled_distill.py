@@ -16,7 +16,8 @@ class SampledDistill:
     exactly; this one reads a single number of the teacher per token, and its gradient has more
     variance. It is the loss of IW-OPD (arXiv 2606.22600) and FiRe-OPD (arXiv 2606.02684), whose
     rules weigh it. Right for tokens that the policy sampled at temperature 1 and for one update per
-    batch. The metric `sampled_kl` is -A, whose mean estimates the divergence.
+    batch; a recipe with others is refused. The metric `sampled_kl` is -A, whose mean estimates the
+    divergence.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
