@@ -204,8 +204,10 @@ def test_edges_of_colours_are_fixed_for_known_evidence():
     assert scale_of("entropy", []).edges == (0.1, 0.3, 0.7, 1.4)
     assert (scale_of("old_logp", []).sign, scale_of("old_logp", []).edges[1]) == (-1, 0.7)
     assert scale_of("attention", []).edges == (0.2, 0.4, 0.6, 0.8)
-    for name, row in EVIDENCE.items():
-        scale = scale_of(name, [])
+    for row in EVIDENCE.values():
+        if row.source == "plugin":  # of another test; it has any bounds
+            continue
+        scale = scale_of(row.name, [])
         least, most = sorted(scale.sign * bound for bound in row.bounds)
         assert least < scale.edges[0] < scale.edges[-1] < most, "levels 0 to 4 all occur"
     values = np.array([*range(101), np.nan, np.inf], dtype=np.float32)
