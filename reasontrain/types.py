@@ -257,13 +257,15 @@ class Episode:
 
     Attributes:
         num_turns: turns of the policy.
-        num_observations: observations between them, without the one that `reset` gave.
+        has_opening: `reset` gave an observation, which ends the rollout's prompt.
+        num_observations: observations between turns, without that one.
         num_cut: how many of these were cut at `observation_tokens`.
         reward: the sum of the rewards of its turns; None if no turn had one.
         failure: the way in which a call of the environment failed; None if none did.
     """
 
     num_turns: int
+    has_opening: bool = False
     num_observations: int = 0
     num_cut: int = 0
     reward: float | None = None

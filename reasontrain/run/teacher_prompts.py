@@ -54,8 +54,16 @@ class TeacherPrompts:
 
         Raises:
             UserError: a problem lacks a column of the template.
-            RunError: prompt and response are longer than the teacher's context.
+            RunError: prompt and response are longer than the teacher's context, or the student's
+                prompt has an observation that the teacher would not see.
         """
+        opened = [each for each in rollouts if each.episode and each.episode.has_opening]
+        if opened:
+            raise RunError(
+                f"the environment began the conversation of {opened[0].problem.label} with an "
+                "observation (`reset`), which the prompt of teacher.prompt would replace; return "
+                "None from `reset`, or remove teacher.prompt"
+            )
         problems = {rollout.problem.id: rollout.problem for rollout in rollouts}
         ids = dict(zip(problems, self.ids(list(problems.values())), strict=True))
         prompts = {}

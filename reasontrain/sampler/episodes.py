@@ -76,6 +76,7 @@ class Conversation:
         is_over: no turn follows.
         truncated: it ended at a limit.
         has_logp: the sampler reported the log-probs of every turn.
+        has_opening: `reset` gave an observation.
         num_observations: observations between turns.
         num_cut: observations that were cut.
         reward: the sum of rewards; None if there was none.
@@ -94,6 +95,7 @@ class Conversation:
     is_over: bool = False
     truncated: bool = False
     has_logp: bool = True
+    has_opening: bool = False
     num_observations: int = 0
     num_cut: int = 0
     reward: float | None = None
@@ -154,6 +156,7 @@ class Conversation:
             kinds=tuple(self.kinds),
             episode=Episode(
                 num_turns=len(self.turns),
+                has_opening=self.has_opening,
                 num_observations=self.num_observations,
                 num_cut=self.num_cut,
                 reward=self.reward,
@@ -236,6 +239,7 @@ class _Driver:
             elif result.observation:
                 ids_of_prompt = self.encoder.opening(conversation.prompt, result.observation)
                 conversation.prompt = replace(conversation.prompt, ids=ids_of_prompt)
+                conversation.has_opening = True
         return conversations
 
     def take_turns(self, live: Sequence[Conversation]) -> None:

@@ -13,7 +13,7 @@ from reasontrain import models
 from reasontrain.models import Description, ModelSettings
 from reasontrain.recipe import RecipeError, TeacherPromptSettings, read_recipe
 from reasontrain.run.teacher_prompts import TeacherPrompts, teacher_prompts_of
-from reasontrain.types import Problem, Prompt, Rollout, RunError, UserError
+from reasontrain.types import Episode, Problem, Prompt, Rollout, RunError, UserError
 
 TIP = Path(__file__).resolve().parents[2] / "recipes/tiny/tip.yaml"
 PROBLEM = Problem(
@@ -110,6 +110,9 @@ def test_what_cannot_be_scored_is_one_sentence(described: Description) -> None:
         long.check_responses([rollout(own, context - length + 1)])
     with pytest.raises(RunError, match=f"teacher's context of {context}"):
         long.of([rollout(own, context - length + 1)])
+    opened = rollout(own, episode=Episode(num_turns=1, has_opening=True))
+    with pytest.raises(RunError, match=r"problem p with an observation .*return None from `reset`"):
+        fits.of([opened])
     with pytest.raises(UserError, match="written behind other token ids"):
         fits.check_responses([rollout([*own, 5])])
 
