@@ -248,7 +248,7 @@ def test_numbers_that_are_not_finite_are_shown_as_such(run_dir):
     assert "NaN" in page.texts
 
 
-@pytest.mark.parametrize("row", EVIDENCE.values(), ids=list(EVIDENCE))
+@pytest.mark.parametrize("row", [row for row in EVIDENCE.values() if row.source != "plugin"])
 def test_the_axis_of_evidence_holds_all_that_it_can_be(row):
     axis = _axis(row)
     low, high = row.bounds
