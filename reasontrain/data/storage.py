@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ JsonRecord = Mapping[str, object]
 WHOLE_BYTES = 64 << 20
 SAMPLE_EVERY = 1 << 20
 SAMPLE_BYTES = 4 << 10
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of the operating system for a disk, or a share of it, that is full."""
 LITTLE_BYTES = 1 << 20
 """Less free space than this counts as a full disk, in bytes."""
 
@@ -45,12 +48,20 @@ def whole(directory: Path) -> Iterator[None]:
 def is_disk_full(error: BaseException, directory: Path) -> bool:
     """True if writing into a directory failed because the disk is full.
 
-    torch and safetensors raise errors of their own, so free space decides for errors other than
-    OSError.
+    torch and safetensors raise errors of their own. They count if they quote the system's reason,
+    or if hardly any space is free: a file that was refused as a whole leaves the space as it was.
     """
     if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return isinstance(error, Exception) and shutil.disk_usage(directory).free < LITTLE_BYTES
+        return error.errno in FULL
+    if not isinstance(error, Exception):
+        return False
+    quotes = any(reason in str(error) for number in FULL for reason in _reasons(number))
+    return quotes or shutil.disk_usage(directory).free < LITTLE_BYTES
+
+
+def _reasons(number: int) -> tuple[str, str]:
+    """The words of an error of the operating system, in C libraries and in Rust."""
+    return os.strerror(number), f"(os error {number})"
 
 
 def content_hash(path: Path) -> str:

@@ -135,6 +135,24 @@ def test_a_full_disk_is_known_by_its_room_where_the_error_does_not_say(
         checkpoint.save(RunDirectory(tmp_path), 1, torch_save, keep=1)
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Error while serializing: I/O error: No space left on device (os error 28)",
+        "I/O error: Disk quota exceeded (os error 122)",
+        "write failed: No space left on device",
+    ],
+)
+def test_a_full_disk_is_known_by_what_a_library_quotes(tmp_path: Path, reason: str) -> None:
+    """A file that is refused as a whole leaves room for smaller ones."""
+
+    def refused(directory: Path) -> None:
+        raise RuntimeError(reason)
+
+    with pytest.raises(RunError, match="the disk is full"):
+        checkpoint.save(RunDirectory(tmp_path), 1, refused, keep=1)
+
+
 def test_a_save_that_fails_leaves_no_trace_and_the_older_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
