@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.algo.evidence import EVIDENCE
+from reasontrain.algo.evidence import EVIDENCE, Evidence, declare
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS, LossAggregation
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
@@ -54,6 +55,39 @@ _REMEDIES = {
 class _Settings:
     loss_aggregation: LossAggregation
     token_selection: Annotated[TokenSelection, KIND_OR_PLUGIN] = field(default_factory=AllTokens)
+
+
+@runtime_checkable
+class _Rule(Protocol):
+    """The part of a rule that is read before its first call."""
+
+    @property
+    def required_evidence(self) -> frozenset[str]: ...
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+
+
+@runtime_checkable
+class _HasKind(Protocol):
+    """A rule as a recipe names it; an instance of a user's own class may have no kind."""
+
+    kind: str
+
+
+def _declare(names: frozenset[str]) -> None:
+    """Make evidence of the user's own an attribute of batches, as a plug-in's is in a recipe."""
+    for name in names - EVIDENCE.keys():
+        declare(
+            Evidence(
+                name=name,
+                description="a function of the user's",
+                chart=name,
+                label=name,
+                unit="nats",
+                bounds=(-math.inf, math.inf),
+                source="plugin",
+            )
+        )
 
 
 class SelectsTokens(Trainer):
@@ -131,6 +165,7 @@ class SelectsTokens(Trainer):
         check_trl()
         self.token_selection, self.aggregation = self._settings(token_selection, aggregation)
         self.own_evidence = dict(evidence or {})
+        _declare(self.token_selection.required_evidence.intersection(self.own_evidence))
         if unknown := self.own_evidence.keys() - EVIDENCE.keys():
             raise UserError(
                 f"evidence: {listed(sorted(unknown))} is no kind of evidence; there is "
@@ -169,9 +204,9 @@ class SelectsTokens(Trainer):
             content["token_selection"] = {"kind": rule}
         elif isinstance(rule, Mapping):
             content["token_selection"] = dict(rule)
-        elif not callable(rule):
+        elif isinstance(rule, type) or not isinstance(rule, _Rule):
             raise UserError(
-                "token_selection is a rule or its settings, as in "
+                "token_selection is a rule, which has `required_evidence`, or its settings, as in "
                 f'{{"kind": "top_entropy", "keep_ratio": 0.2}}, not {rule!r}'
             )
         try:
@@ -215,10 +250,12 @@ class SelectsTokens(Trainer):
     def _refuse_missing_evidence(self) -> None:
         """Refuse a rule whose evidence nobody measures."""
         missing = self.token_selection.required_evidence - self.measurable()
+        rule: object = self.token_selection
+        kind = rule.kind if isinstance(rule, _HasKind) else type(rule).__name__
         for name in sorted(missing - self.own_evidence.keys()):
-            source = EVIDENCE[name].source
+            source = EVIDENCE[name].source if name in EVIDENCE else "plugin"
             raise UserError(
-                f"token_selection: {self.token_selection.kind} needs {name}, which "
+                f"token_selection: {kind} needs {name}, which "
                 + _REMEDIES.get(source, f"is of the source `{source}`")
                 + f"; {self.trainer.__name__} does not measure it here: pass "
                 f'evidence={{"{name}": function}}, or use another rule'

@@ -50,6 +50,7 @@ from reasontrain.recipe import (
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import SuiteProblems, load_suite
 from reasontrain.run.directory import EvaluationDirectory
+from reasontrain.run.environments import environment_code, freeze
 from reasontrain.run.owner import owned
 from reasontrain.run.progress import progress
 from reasontrain.run.signals import Stop
@@ -103,6 +104,8 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
         raise UserError(f"{options.out} is not a folder; --out names the folder for reports")
     suites = [find_suite(name, options.overrides, data, options.prompt) for name in options.suites]
     suites = [replace(suite, limit=options.limit or suite.limit) for suite in suites]
+    for suite in suites:
+        freeze(suite.sampling.environment)
     _check_distinct([suite.name for suite in suites], options.suites, "suites")
     folders = [_folder(model) for model in options.models]
     _check_distinct(folders, options.models, "models")
@@ -278,12 +281,17 @@ def _fingerprint(
         for key, value in as_mapping(suite_problems.suite).items()
         if key not in METRIC_SETTINGS
     }
+    code = environment_code(suite_problems.suite.sampling.environment)
     return {
         **facts,
         "suite": suite,
         "problems_sha256": suite_problems.sha256,
         "dropped": prepared.dropped,
         **prepared.fingerprint,
+        **{
+            f"environment {file.relative_to(code[0].parent)}": storage.content_hash(file)
+            for file in code
+        },
     }
 
 

@@ -102,5 +102,10 @@ class PythonEnvironment(_Limits):
                 f"one that defines the environment {self.name}"
             ) from error
 
+    @cached_property
+    def absolute(self) -> str:
+        """The file's path as the process that read the recipe resolves it."""
+        return str(Path(self.path).resolve())
+
 
 EnvironmentSettings = CalculatorEnvironment | PythonEnvironment

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import ClassVar, cast
 
 from reasontrain.data.environment import PythonEnvironment
@@ -21,7 +20,7 @@ output_logger = logging.getLogger("reasontrain.tasks.python.output")
 def environment_file(settings: PythonEnvironment) -> RewardFile:
     """The user's file as it was when it was first read; raise UserError if it cannot be read."""
     return RewardFile(
-        path=str(Path(settings.path).resolve()),
+        path=settings.absolute,
         source=settings.source,
         function=settings.name,
         timeout_s=settings.timeout_s,

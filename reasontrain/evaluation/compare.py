@@ -23,6 +23,8 @@ SETTINGS = {
     "problems_sha256": "hash of problems and prompts",
 }
 """Keys of an evaluation's record that compared runs share -> words for them."""
+WITHOUT_EFFECT = frozenset({"workers", "timeout_s"})
+"""Settings of an environment that change no answer of one that answers in time."""
 OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 
 
@@ -62,11 +64,13 @@ class Comparison:
 class _Verdicts:
     """Shares of right samples of a run on a suite, by problem, and what its records state.
 
-    `settings` are those of the evaluation that `SETTINGS` names, as far as they are recorded.
+    `settings` are those of the evaluation that `SETTINGS` names, as far as they are recorded, and
+    `sampling` those of the suite's answers.
     """
 
     run: Path
     settings: Mapping[str, object]
+    sampling: Mapping[str, object]
     problems: tuple[str, ...]
     before_M: Float64[np.ndarray, " M"]
     after_M: Float64[np.ndarray, " M"]
@@ -227,6 +231,7 @@ def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
     return _Verdicts(
         run,
         _settings(run, suite),
+        sampling_of(read_yaml(RunDirectory(run).recipe), suite),
         problems,
         *(np.array([np.mean(answers[p]) for p in problems]) for answers in (first, last)),
     )
@@ -250,6 +255,44 @@ def _check_settings(suite: str, one: _Verdicts, other: _Verdicts) -> None:
                     f"suite {suite!r} cannot be compared: its {words} is {values[0]!r} for "
                     f"{one.run} and {values[1]!r} for {other.run}"
                 )
+    if (name := differing(one.sampling, other.sampling)) is not None:
+        raise UserError(
+            f"suite {suite!r} cannot be compared: `sampling.{name}` differs between {one.run} and "
+            f"{other.run}"
+        )
+
+
+def sampling_of(recipe: Mapping[str, object], suite: str) -> Mapping[str, object]:
+    """The settings of a suite's answers in a run's recipe; empty if it has none."""
+    evaluate = recipe.get("evaluate")
+    suites = evaluate.get("suites") if isinstance(evaluate, Mapping) else None
+    for each in suites if isinstance(suites, list) else ():
+        if isinstance(each, Mapping) and each.get("name") == suite:
+            sampling = each.get("sampling")
+            return sampling if isinstance(sampling, Mapping) else {}
+    return {}
+
+
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> str | None:
+    """The first setting of two samplings that differs, by its key; None if none does.
+
+    A section that one of them does not state is null there. Another setting is not compared then.
+    """
+    for name in dict.fromkeys([*one, *other]):
+        values = [one.get(name), other.get(name)]
+        is_section = any(isinstance(value, Mapping) for value in values)
+        if is_section or (name in one and name in other):
+            first, second = (_with_effect(value) for value in values)
+            if first != second:
+                return name
+    return None
+
+
+def _with_effect(value: object) -> object:
+    """A setting without the parts that change no answer."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: part for key, part in value.items() if key not in WITHOUT_EFFECT}
 
 
 def paired_accuracy(after: Path, before: Path) -> Interval | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from reasontrain.data.prompts import PromptSettings
+from reasontrain.evaluation.compare import WITHOUT_EFFECT
 from reasontrain.report.numbers import Json
 
 Fingerprint = Mapping[str, str]
@@ -56,10 +57,16 @@ def quoted(text: str) -> str:
 
 
 def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:
-    """Nested settings with names joined by dots."""
+    """Nested settings with names joined by dots.
+
+    A section within another has an entry of its own too, so that it differs from one that is null.
+    """
     if isinstance(value, Mapping):
+        if "." in name:
+            yield name, str(value.get("kind", "set"))
         for key, part in value.items():
-            yield from _flat(part, f"{name}.{key}")
+            if key not in WITHOUT_EFFECT:
+                yield from _flat(part, f"{name}.{key}")
     else:
         yield name, _text(value)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reasontrain.data.storage import TornLineError, json_lines
 from reasontrain.report.numbers import Json, number
+from reasontrain.report.tokens import reward_of
 from reasontrain.types import Batch, TokenKind, UserError
 
 _KINDS = frozenset(int(kind) for kind in TokenKind)
@@ -33,7 +34,7 @@ class RecordedRollout:
         prompt: the decoded prompt.
         answer: the reference answer.
         group: the group that advantages are computed in; None if it was not recorded.
-        reward: the reward; None if it has none.
+        reward: the reward; None if it has none, as a demonstration that nothing judged.
         advantage: the advantage; None if it was dropped before one was computed.
         correct: the verdict; None without one.
         dropped: True if a rollout filter dropped it: it has no evidence.
@@ -178,7 +179,7 @@ def _rollout(row: Mapping[str, Json], where: str, index: int) -> RecordedRollout
         prompt=_text(row.get("prompt")),
         answer=_text(row.get("answer")),
         group=_integer(row.get("group")),
-        reward=number(row.get("reward")),
+        reward=reward_of(row),
         advantage=number(row.get("advantage")),
         correct=_verdict(row.get("correct")),
         dropped=row.get("dropped") is True,

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.keep_ratio_schedule import LinearSchedule
-from reasontrain.algo.token_selection import AdvantageEntropy, AllTokens, TokenSelection
+from reasontrain.algo.token_selection import (
+    AdvantageEntropy,
+    AllTokens,
+    ClipCov,
+    Contrast,
+    Paced,
+    Stapo,
+    TisDpo,
+    TokenSelection,
+)
 from reasontrain.algo.token_selection.rules import SelectionRule
 from reasontrain.recipe import Recipe, RecipeError, YamlValue, as_mapping, build
 from reasontrain.recipe.constraints import KIND_OR_PLUGIN
@@ -55,8 +64,8 @@ def rules_beside(recipe: Recipe | None, recorded: frozenset[str]) -> list[TokenS
     """The rules that are compared if none is named: all whose evidence was recorded.
 
     The run's own rule comes first, computed again. Every other one has its default settings, and
-    the run's `keep_ratio`, so that all keep as many tokens. Without advantages, the rule that reads
-    them keeps nothing and is left out.
+    the run's `keep_ratio`, so that all keep as many tokens. Rules that read advantages, verdicts or
+    pairs are left out where there are none.
 
     Args:
         recipe: the recipe of the run; None if it cannot be read.
@@ -65,7 +74,11 @@ def rules_beside(recipe: Recipe | None, recorded: frozenset[str]) -> list[TokenS
     own: TokenSelection = AllTokens() if recipe is None else recipe.token_selection
     left_out: list[type] = [type(own), AllTokens]
     if recipe is None or isinstance(recipe.advantage, NoAdvantage):
-        left_out.append(AdvantageEntropy)
+        left_out += [AdvantageEntropy, Stapo, ClipCov]
+    if recipe is None or recipe.sample is None:
+        left_out.append(Paced)
+    if recipe is None or recipe.objective.granularity != "pair":
+        left_out += [Contrast, TisDpo]
     rules: list[TokenSelection] = [] if isinstance(own, AllTokens) else [own]
     for kind in get_args(SelectionRule):
         rule = _with_keep_ratio(kind(), as_mapping(own).get("keep_ratio"))
@@ -86,10 +99,11 @@ def weights(rule: TokenSelection, batch: Batch) -> Float[Tensor, "B T"] | str:
         return "every recorded rollout was dropped"
     try:
         weight_BT = rule(batch)
-    except LookupError:
-        return f"the run did not record {', '.join(missing)}"
-    except (RunError, AssertionError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
+    except (LookupError, RunError, AssertionError) as error:
+        if missing:  # a plug-in turns the lookup of what is not there into an error of its own
+            return f"the run did not record {', '.join(missing)}"
+        reason = str(error).partition("\nTraceback ")[0]
+        return " ".join(reason.split()) or type(error).__name__
     return torch.where(batch.is_response_BT, weight_BT.float(), 0.0)
 
 
@@ -104,9 +118,12 @@ def _with_keep_ratio(rule: SelectionRule, ratio: YamlValue) -> TokenSelection:
     if isinstance(settings["keep_ratio"], dict) and not isinstance(ratio, dict):
         ratio = {"init": ratio, "final": ratio}
     elif isinstance(ratio, dict) and not isinstance(settings["keep_ratio"], dict):
-        ratio = ratio["init"] if ratio["final"] is None else ratio["final"]
+        ratio = ratio.get("init") if ratio.get("final") is None else ratio["final"]
     with_ratio = {"token_selection": {**settings, "keep_ratio": ratio}}
-    return build(_OneRule, with_ratio, "keep_ratio").token_selection
+    try:
+        return build(_OneRule, with_ratio, "keep_ratio").token_selection
+    except RecipeError:  # a plug-in's setting of this name may be no ratio
+        return rule
 
 
 def _changed(rule: TokenSelection) -> Iterator[str]:

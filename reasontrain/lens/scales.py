@@ -14,6 +14,8 @@ from reasontrain.report.colours import DIVERGENCE_EDGES, ENTROPY_EDGES
 _SURPRISAL_EDGES = (0.1, 0.7, 1.4, 3.0)
 """Edges of -log p in nats: p = 0.9, 1/2, 1/4 and 1/20."""
 _SHARE_EDGES = (0.2, 0.4, 0.6, 0.8)
+_RANK_EDGES = (2.0, 5.0, 20.0, 100.0)
+"""Ranks start at 1, which has no colour."""
 _QUANTILES = (0.5, 0.75, 0.9, 0.98)
 
 
@@ -44,7 +46,10 @@ def scale_of(name: str, columns: Iterable[Values]) -> Scale:
         values = np.concatenate(finite) if finite else np.zeros(0)
         edges = tuple(float(np.quantile(values, q)) for q in _QUANTILES) if len(values) else ()
         return Scale(name=name, label=name, unit="", edges=edges)
-    shown = row.label if row.label == row.chart.lower() else f"{row.chart}: {row.label}"
+    is_alone = row.label.lower() == row.chart.lower()
+    shown = row.label if is_alone else f"{row.chart}: {row.label}"
+    if row.unit == "rank":
+        return Scale(name=name, label=shown, unit=row.unit, edges=_RANK_EDGES)
     if row.unit != "nats":
         return Scale(name=name, label=shown, unit=row.unit, edges=_SHARE_EDGES)
     if row.bounds[1] <= 0:

@@ -60,10 +60,14 @@ def load_class(component: Component, kind: str, folder: Path) -> type:
 
 
 def find(file: str, folder: Path) -> Path:
-    """The path of a plug-in's file: beside the recipe or, in a run directory, its copy there."""
+    """The path of a plug-in's file: beside the recipe or, in a run directory, its copy there.
+
+    A file with an absolute path is found from a run directory too, and may have changed.
+    """
     path = folder / Path(file).expanduser()
     copy = folder / COPIES / copy_name(file)
-    return copy if not path.exists() and copy.exists() else path
+    is_elsewhere = not path.is_relative_to(folder) or not path.exists()
+    return copy if is_elsewhere and copy.exists() else path
 
 
 def copy_name(file: str) -> Path:
@@ -85,7 +89,7 @@ def copies_root(source: Source, kind: str) -> Path:
 def component_class(component: Component, source: Source, name: str, kind: str) -> type:
     """The class of a source as a component; see `load_class`."""
     module = source.module()
-    where = next(iter(source.files()), module.__name__)
+    where = source.place
     cls = vars(module).get(name)
     if cls is None:
         classes = [
@@ -161,7 +165,7 @@ def _guarded(component: Component, source: Source, cls: type) -> Callable[..., o
             ) from error
         check = component.check_result
         if check is not None and (fault := check(result, arguments)) is not None:
-            raise RunError(f"{next(iter(source.files()))}: {cls.__name__} returned {fault}")
+            raise RunError(f"{source.place}: {cls.__name__} returned {fault}")
         return result
 
     return guarded

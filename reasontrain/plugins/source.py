@@ -53,7 +53,13 @@ class Source:
             if name in own:
                 line = f"{name}, line {trace.tb_lineno}"
             trace = trace.tb_next
-        return line or next(iter(own))
+        return line or self.place
+
+    @property
+    def place(self) -> str:
+        """The class's file in messages; its module's name if there is no source file."""
+        files = self.files()
+        return next(iter(files)) if files else self.module().__name__
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasontrain.evaluation.compare import paired_accuracy
+from reasontrain.evaluation.compare import differing, paired_accuracy
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.numbers import Number
 from reasontrain.report.run import EvaluationRecord, RunRecord, read_run
@@ -63,12 +63,19 @@ def compare(run: RunRecord, run_dir: Path) -> BaselineComparison | None:
         )
     other = read_run(other_dir)
     scores = tuple(
-        score for score in (_score(e, run_dir, other, other_dir) for e in _last(run)) if score
+        score
+        for score in (
+            _score(e, run_dir, other, other_dir)
+            for e in _last(run)
+            if differing(run.sampling_of(e.suite), other.sampling_of(e.suite)) is None
+        )
+        if score
     )
     missing = (
         ""
         if scores
-        else f"{run.baseline} was not evaluated on the same problems after its last step."
+        else f"{run.baseline} was not evaluated on the same problems, and in the same way, after "
+        "its last step."
     )
     return BaselineComparison(
         name=run.baseline, scores=scores, costs=_costs(run, other), missing=missing

@@ -250,7 +250,7 @@ def _custom_curves(run: RunRecord) -> list[_Curve]:
 
 def _axis(row: Evidence) -> Axis:
     """An axis that includes the finite bounds of this evidence."""
-    if row.unit != "nats":
+    if row.unit in ("probability", "share"):
         return _SHARE
     low, high = (bound if math.isfinite(bound) else None for bound in row.bounds)
     return Axis(floor=low, ceiling=high)

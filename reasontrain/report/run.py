@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from reasontrain.data.storage import TornLineError, json_lines
-from reasontrain.evaluation.compare import paired_accuracy
+from reasontrain.evaluation.compare import paired_accuracy, sampling_of
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.numbers import Json, Number, number
 from reasontrain.run.directory import RunDirectory
@@ -75,13 +75,13 @@ class RunRecord:
     @property
     def custom_evidence(self) -> list[str]:
         """Names of the evidence that plug-ins computed, as the recipe has them."""
-        try:
-            settings = yaml.safe_load(self.recipe)
-        except yaml.YAMLError:
-            return []
-        named = settings.get("evidence") if isinstance(settings, dict) else None
+        named = _settings(self.recipe).get("evidence")
         sections = named.items() if isinstance(named, dict) else ()
         return [str(name) for name, section in sections if isinstance(section, dict)]
+
+    def sampling_of(self, suite: str) -> Mapping[str, object]:
+        """The settings of the answers to a suite; empty if they are unknown."""
+        return sampling_of(_settings(self.recipe), suite)
 
     def series(self, name: str) -> list[tuple[int, Number]]:
         """(step, value) of a metric, for the steps that recorded it."""
@@ -220,8 +220,13 @@ def _flat(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def _named(recipe: str, key: str) -> str:
     """A text setting of the recipe; empty if it is missing or the recipe cannot be read."""
+    return str(_settings(recipe).get(key) or "")
+
+
+def _settings(recipe: str) -> Mapping[str, object]:
+    """The settings of a recipe; none if it cannot be read."""
     try:
         settings = yaml.safe_load(recipe)
     except yaml.YAMLError:
-        return ""
-    return str(settings.get(key) or "") if isinstance(settings, dict) else ""
+        return {}
+    return settings if isinstance(settings, dict) else {}

@@ -37,14 +37,15 @@ class Token:
 class ShownRollout:
     """One rollout on the page.
 
-    `cut` counts the tokens that are not shown; `kept` is the number of kept tokens, in words.
+    `reward` is None if nothing gave one, as to a demonstration. `cut` counts the tokens that are
+    not shown; `kept` is the number of kept tokens, in words.
     """
 
     id: str
     problem: str
     prompt: str
     answer: str
-    reward: float
+    reward: float | None
     truncated: bool
     tokens: tuple[Token, ...]
     cut: int
@@ -122,7 +123,7 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
         problem=str(row.get("problem", "")),
         prompt=_clipped(str(row.get("prompt", "")), MAX_PROMPT),
         answer=_clipped(str(row.get("answer", "")), MAX_PIECE),
-        reward=_float(row.get("reward")),
+        reward=reward_of(row),
         truncated=row.get("truncated") is True,
         tokens=tuple(_token(*column) for column in answered[:MAX_TOKENS]),
         cut=max(0, len(answered) - MAX_TOKENS),
@@ -139,6 +140,8 @@ def _token(piece: Json, kind: Json, weight: Json, evidence: Mapping[str, Json]) 
     text = _clipped(str(piece), MAX_PIECE).replace("\n", "⏎\n") or "∅"
     if kind == TokenKind.TOOL:
         return Token(text, "ct", "written by the environment or a tool")
+    if kind == TokenKind.MASKED:
+        return Token(text, "cf", "left out of training")
     if kind not in _CHOSEN:
         return Token(text, "cf", "not chosen by the policy")
     kept = _float(weight) != 0
@@ -150,6 +153,14 @@ def _token(piece: Json, kind: Json, weight: Json, evidence: Mapping[str, Json]) 
     divergence = next((evidence[name] for name in _DIVERGENCES if name in evidence), None)
     css = token_class(_optional(evidence.get("entropy")), _optional(divergence))
     return Token(text, css + (" k" if kept else ""), " · ".join(numbers))
+
+
+def reward_of(row: Mapping[str, Json]) -> float | None:
+    """The reward of a line; None if it has none, or if nothing judged the response.
+
+    A demonstration is recorded with the reward 0 that its rollout has, and without a verdict.
+    """
+    return None if row.get("correct", True) is None else number(row.get("reward"))
 
 
 def _optional(value: Json) -> float | None:

@@ -4,11 +4,12 @@
 out/<name>/
   recipe.yaml              the recipe, resolved
   reward.py                the own reward function's file, as the run began with it
-  rewards/                 those of suites and stages, as suite-NAME.py and stage-NAME.py
-  rewards.log              what an own reward function printed, and its errors
+  rewards/                 those of suites and stages, as suite-NAME.py and stage-NAME.py, and the
+                           files of environments, as environment.py and environment-SUITE.py
+  rewards.log              what an own reward function or environment printed, and its errors
   plugins/                 the files of plug-ins, where recipe.yaml finds them
   environment.json         versions, commit, hardware, seed, attention and its kernels
-  inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
+  inputs.json              fingerprints of data, weights, code and suites; accepted changes
   metrics.jsonl            one line per step, counted from 1, written as it happens
   evaluations.jsonl        one line per suite and evaluation
   tokens/                  rollouts of some steps with evidence and weights

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from reasontrain.data.environment import EnvironmentSettings, PythonEnvironment
+from reasontrain.environments.processes import environment_file
 from reasontrain.environments.runner import make_runner
 from reasontrain.plugins.imports import with_imports
 from reasontrain.recipe import Recipe
@@ -22,9 +23,22 @@ def environments_of(recipe: Recipe) -> Mapping[str, EnvironmentSettings]:
 
 def check_environments(recipe: Recipe) -> None:
     """Load each environment once; raise UserError if one cannot be loaded."""
-    for settings in dict.fromkeys(environments_of(recipe).values()):
+    environments = environments_of(recipe).values()
+    for settings in environments:
+        freeze(settings)
+    for settings in dict.fromkeys(environments):
         with closing(make_runner(settings)) as runner:
             runner.check()
+
+
+def freeze(settings: EnvironmentSettings | None) -> None:
+    """Read a user's file here: the processes that settings are sent to run it as it is now.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if isinstance(settings, PythonEnvironment):
+        environment_file(settings)
 
 
 def environment_code(settings: EnvironmentSettings | None) -> tuple[Path, ...]:

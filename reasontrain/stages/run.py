@@ -27,6 +27,7 @@ from reasontrain.recipe import (
     YamlValue,
     as_mapping,
     build,
+    folder_of,
     split,
 )
 from reasontrain.run.build import check_directory, describe_models, run_directory
@@ -97,7 +98,8 @@ def _done(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) ->
         if is_made(directory):
             logger.info(f"{stage.name}: found in {directory}")
         else:
-            _make(build(type(stage), content, stage.name), recipe, directory)
+            resolved = build(type(stage), content, stage.name, folder=folder_of(recipe))
+            _make(resolved, recipe, directory)
             _mark(stage, directory, depends)
     if isinstance(stage, ContrastStage):
         score.check_contrast(stage, directory)
@@ -224,7 +226,8 @@ def _path(places: Mapping[str, StageDirectory], reference: str) -> str:
 def _with_places(recipe: Recipe, places: Mapping[str, StageDirectory]) -> Recipe:
     """The recipe with references replaced by paths, and without stages."""
     content = {key: value for key, value in as_mapping(recipe).items() if key != "stages"}
-    return build(Recipe, substituted(content, partial(_path, places)), recipe.name)
+    resolved = substituted(content, partial(_path, places))
+    return build(Recipe, resolved, recipe.name, folder=folder_of(recipe))
 
 
 def _mark(stage: Stage, directory: Path, depends: Mapping[str, YamlValue]) -> None:

@@ -8,7 +8,7 @@ from reasontrain.data.environment import EnvironmentSettings
 from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Response, Scored, Task
-from reasontrain.types import Episode
+from reasontrain.types import Episode, RunError
 
 
 def grade_episodes(
@@ -37,16 +37,20 @@ def grade_episodes(
         its reward is at least 1.
 
     Raises:
-        RunError: the task's own reward function fails.
+        RunError: the task's own reward function fails, or a response had no conversation.
     """
     if environment is None:
         return task.grade(responses, grader, reward, answer_format=answer_format)
-    scored = {
-        index: _scored(response.episode, environment)
-        for index, response in enumerate(responses)
-        if response.episode is not None
-        and (environment.gives_reward or response.episode.failure is not None)
-    }
+    scored: dict[int, Scored] = {}
+    for index, response in enumerate(responses):
+        if response.episode is None:
+            raise RunError(
+                f"the response to {response.problem.label} is no conversation with the environment "
+                f"{environment.kind!r}; the `sample` of an engine of yours must pass "
+                "`sampling.environment` on to `sample_episodes` of reasontrain.sampler.episodes"
+            )
+        if environment.gives_reward or response.episode.failure is not None:
+            scored[index] = _scored(response.episode, environment)
     others = [index for index in range(len(responses)) if index not in scored]
     if others:
         graded = task.grade(

@@ -8,16 +8,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 from trl import GRPOTrainer, SFTTrainer
 from trl.experimental.gmpo import GMPOTrainer
 
 from reasontrain.algo.token_selection import AllTokens, ShuffledWeights, Tip
 from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.bridge import GRPOTokenSelection, SFTTokenSelection
-from reasontrain.types import UserError
+from reasontrain.bridge.selection import LOSS_WEIGHT
+from reasontrain.types import Batch, UserError
 from tests.bridge import trainers
 
 ANY = {"token_selection": AllTokens()}
+
+
+class Novel:
+    """A rule of the user's own, which reads evidence of its own."""
+
+    kind = "novel"
+    required_evidence = frozenset({"novelty"})
+
+    def kept_share(self, progress: float) -> float:
+        return 1.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return (batch.novelty_BT * batch.is_response_BT).float()
+
+
+def test_evidence_of_a_rule_of_the_users_own_is_a_column(tmp_path: Path) -> None:
+    columns = {"novelty": lambda inputs: torch.ones(inputs["input_ids"].shape)}
+    trainer = trainers.sft(tmp_path, {}, token_selection=Novel(), evidence=columns)
+    inputs = next(iter(trainer.get_train_dataloader()))
+    (micro_batch,), _ = trainer.get_batch_samples(iter([inputs]), 1, torch.device("cpu"))
+    assert micro_batch[LOSS_WEIGHT].sum() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +79,7 @@ ANY = {"token_selection": AllTokens()}
         (trainers.dpo, {}, ANY | {"aggregation": "token_mean"}, "there is pair_mean"),
         (trainers.grpo, {}, ANY | {"aggregation": "sampled_token_mean"}, "response_token_mean"),
         (trainers.sft, {}, ANY | {"evidence": {"logp": len}}, "logp is no kind of evidence"),
+        (trainers.sft, {}, {"token_selection": Novel()}, "novel needs novelty, which is of"),
         (trainers.sft, {"loss_type": "dft"}, ANY, "loss_type='dft'"),
         (trainers.sft, {"label_smoothing_factor": 0.1}, ANY, "label_smoothing_factor"),
         (
@@ -87,6 +112,12 @@ def test_what_cannot_work_is_refused(
     with pytest.raises(UserError, match=message) as error:
         build(tmp_path, options, **more)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rule", [Tip, len, 3])
+def test_what_is_no_rule_is_one_sentence(rule: object) -> None:
+    with pytest.raises(UserError, match="token_selection is a rule, which has `required_evidence`"):
+        SFTTokenSelection._settings(trainers.Sft, rule, None)  # type: ignore[arg-type]
 
 
 def test_the_mixin_stands_before_its_own_trainer() -> None:

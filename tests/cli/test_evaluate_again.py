@@ -228,6 +228,26 @@ def test_other_weights_and_another_template_are_refused(
     assert "fingerprint was" in capsys.readouterr().err
 
 
+def test_an_environment_that_changed_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file and what it imports from beside it; without them no answer could be repeated."""
+    Path("helper.py").write_text("TEXT = '1'")
+    code = "from helper import TEXT\nclass E:\n def reset(self, problem): pass\n"
+    Path("own.py").write_text(f"{code} def step(self, text): return TEXT, 1.0, True\n")
+    settings = "{kind: python, path: own.py, name: E, role: inline, stop: [x], workers: 1}"
+    words = [*SHORT, f"sampling.environment={settings}", "--out", "a"]
+    assert evaluate(str(model), *words) == 0
+    assert evaluate(str(model), *words) == 0
+    Path("helper.py").write_text("TEXT = '2'")
+    capsys.readouterr()
+    assert evaluate(str(model), *words) == 2
+    assert "environment helper.py was" in capsys.readouterr().err
+    Path("own.py").unlink()
+    assert evaluate(str(model), *words) == 2
+    assert "own.py is not a Python file that can be read" in capsys.readouterr().err
+
+
 def test_who_would_share_a_file_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("a b.jsonl").write_text(json.dumps({"id": "1", "problem": "?", "answer": "1"}))
     Path("a-b.jsonl").write_text(json.dumps({"id": "1", "problem": "!", "answer": "1"}))

@@ -71,6 +71,40 @@ def test_runs_of_one_recipe_make_one_arm(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_that_were_answered_in_another_way_are_refused(tmp_path: Path) -> None:
+    """Sections that older recipes do not state are null; workers change no answer."""
+    calculator = {"kind": "calculator", "max_turns": 4}
+    samplings: dict[str, dict[str, object]] = {
+        "old": {"max_tokens": 9},
+        "plain": {"max_tokens": 9, "environment": None},
+        "calculator": {"max_tokens": 9, "environment": calculator},
+        "workers": {"max_tokens": 9, "environment": calculator | {"workers": 2}},
+        "turns": {"max_tokens": 9, "environment": calculator | {"max_turns": 2}},
+        "thought": {"max_tokens": 9, "thought": {"max_tokens": 4}},
+        "longer": {"max_tokens": 90},
+    }
+    runs = {name: run(tmp_path, name, "a", 0, [True], [True]) for name in samplings}
+    for name, sampling in samplings.items():
+        recipe = runs[name] / "recipe.yaml"
+        evaluate = {"suites": [{"name": "held", "sampling": sampling}]}
+        content = yaml.safe_load(recipe.read_text()) | {"evaluate": evaluate}
+        recipe.write_text(yaml.safe_dump(content))
+
+    def refusal(*names: str) -> str:
+        try:
+            compare([runs[name] for name in names], "held")
+        except UserError as error:
+            return str(error)
+        return ""
+
+    assert refusal("old", "plain") == refusal("calculator", "workers") == ""
+    assert "`sampling.environment` differs between" in refusal("plain", "calculator")
+    assert "`sampling.environment` differs" in refusal("old", "calculator")
+    assert "`sampling.environment` differs" in refusal("turns", "calculator")
+    assert "`sampling.thought` differs" in refusal("plain", "thought")
+    assert "`sampling.max_tokens` differs" in refusal("plain", "longer")
+
+
 def test_a_difference_is_paired_by_problem(tmp_path: Path) -> None:
     """Two arms that are right on nearly the same problems differ by little, and surely."""
     right = [i % 2 == 0 for i in range(200)]

@@ -13,6 +13,20 @@ SUITE = {
 RECORD = {"suite": "s", "num_samples": 1, "temperature": 0.0}
 
 
+def with_sampling(**changes: object) -> dict[str, object]:
+    return SUITE | {"sampling": SUITE["sampling"] | changes}
+
+
+def test_environments_differ_by_what_changes_answers():
+    own = {"kind": "python", "path": "a.py", "workers": 8, "timeout_s": 60.0}
+    one = fingerprint(RECORD, with_sampling(environment=own))
+    others = [{"workers": 2, "timeout_s": 1.0}, {"path": "b.py"}, {"kind": "calculator"}]
+    assert [
+        first_difference(one, fingerprint(RECORD, with_sampling(environment=own | other)))
+        for other in others
+    ] == [None, "sampling.environment.path", "sampling.environment"]
+
+
 def test_a_report_and_a_recipe_state_the_same():
     other_suite = SUITE | {
         "task": {"hub": "x/y"},
@@ -29,6 +43,8 @@ def test_a_report_and_a_recipe_state_the_same():
 def test_each_part_of_a_fingerprint_is_compared():
     differing = {
         "sampling.max_tokens": (RECORD, SUITE | {"sampling": {"max_tokens": 240}}),
+        "sampling.environment": (RECORD, with_sampling(environment={"kind": "calculator"})),
+        "sampling.thought": (RECORD, with_sampling(thought={"max_tokens": 9})),
         "prompt.system": (RECORD, SUITE | {"prompt": {"system": "Be careful."}}),
         "answer_format": (RECORD, SUITE | {"answer_format": "marked"}),
         "limit": (RECORD, SUITE | {"limit": 10}),
@@ -39,7 +55,7 @@ def test_each_part_of_a_fingerprint_is_compared():
     }
     own = fingerprint(
         RECORD | {"problems_sha256": "a", "version": 1},
-        SUITE | {"limit": None, "answer_format": "any"},
+        with_sampling(environment=None, thought=None) | {"limit": None, "answer_format": "any"},
     )
     assert {
         name: first_difference(own, fingerprint(*other)) for name, other in differing.items()

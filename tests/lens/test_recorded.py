@@ -19,8 +19,11 @@ def path(record):
 
 def test_a_rollout_has_what_the_file_has(path):
     def edit(i, row):
-        wrong = {"reward": 1.5, "reward_parts": {"style": 0.25, "note": "x"}, "correct": None}
-        return wrong if i == 1 else {}
+        changes = {
+            1: {"reward": 1.5, "reward_parts": {"style": 0.25, "note": "x"}, "correct": False},
+            2: {"correct": None},
+        }
+        return changes.get(i, {})
 
     change(path, edit)
     rollouts = read_rollouts(path)
@@ -31,9 +34,10 @@ def test_a_rollout_has_what_the_file_has(path):
         "7",
         100,
         1.5,
-        None,
+        False,
         False,
     )
+    assert (rollouts[2].reward, rollouts[2].correct) == (None, None), "nothing judged it"
     assert one.reward_parts == {"style": 0.25}
     assert one.prompt_tokens == 3
     assert one.pieces == [words().decode([i]) for i in range(10, 23)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
@@ -28,6 +30,25 @@ from reasontrain.recipe import read_recipe
 from reasontrain.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    keep_ratio: int = 3
+    reads: str = "kl_reverse"
+
+    @property
+    def required_evidence(self):
+        return frozenset({self.reads})
+    def kept_share(self, progress):
+        return 1.0
+    def __call__(self, batch):
+        column_BT = batch.evidence[self.reads] if self.reads == "entropy" else batch.kl_reverse_BT
+        if self.reads == "entropy":
+            raise ValueError("no")
+        return column_BT
+"""
 RULES = [kind() for kind in get_args(SelectionRule)]
 RULES += [Tip(mode="entropy_sample"), Tip(top_scope="step"), ShuffledWeights(of=Random())]
 
@@ -107,6 +128,41 @@ def test_without_a_choice_every_rule_with_evidence_is_shown_at_the_runs_ratio():
         TopEntropy(keep_ratio=0.4),
     ]
     assert ranked(rules_beside(None, frozenset())) == [Random()]
+
+
+def test_rules_that_read_what_no_rollout_has_are_left_out():
+    """Advantages, verdicts and pairs are no evidence, but rules read them."""
+    everything = frozenset(EVIDENCE)
+    kinds = {
+        name: {rule.kind for rule in rules_beside(recipe, everything)}
+        for name, recipe in {
+            name: read_recipe(ROOT / f"recipes/tiny/{name}.yaml")
+            for name in ("grpo", "tip", "dft", "dpo")
+        }.items()
+    }
+    of_advantages = {"advantage_entropy", "stapo", "clip_cov"}
+    of_pairs = {"contrast", "tis_dpo"}
+    special = {name: kind & (of_advantages | of_pairs | {"paced"}) for name, kind in kinds.items()}
+    assert special == {
+        "grpo": of_advantages | {"paced"},
+        "tip": {"paced"},
+        "dft": set(),
+        "dpo": of_pairs,
+    }
+
+
+def test_a_rule_of_a_plugin_is_computed_or_says_what_it_lacks(record, tmp_path):
+    (tmp_path / "own.py").write_text(PLUGIN)
+    rule = parse_rule(f"{{kind: '{tmp_path}/own.py:Own', keep_ratio: 3}}")
+    run = record("run", TopEntropy())
+    batch = batch_of(read_rollouts(run / "tokens/step-1.jsonl"))
+    assert weights(rule, batch) == "the run did not record kl_reverse"
+    fails = parse_rule(f"{{kind: '{tmp_path}/own.py:Own', reads: entropy}}")
+    reason = weights(fails, batch)
+    assert "own.py, line 17: Own raised ValueError: no" in reason
+    assert "Traceback" not in reason
+    recipe = replace(read_recipe(ROOT / "recipes/tiny/tip.yaml"), token_selection=rule)
+    assert Random() in rules_beside(recipe, frozenset({"entropy"})), "3 is no ratio"
 
 
 @pytest.mark.parametrize(

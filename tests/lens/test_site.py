@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.algo.token_selection import Prior, Random, Tip, TopEntropy
 from reasontrain.cli import main
 from reasontrain.lens import write_lens
@@ -203,6 +204,12 @@ def test_edges_of_colours_are_fixed_for_known_evidence():
     assert scale_of("entropy", []).edges == (0.1, 0.3, 0.7, 1.4)
     assert (scale_of("old_logp", []).sign, scale_of("old_logp", []).edges[1]) == (-1, 0.7)
     assert scale_of("attention", []).edges == (0.2, 0.4, 0.6, 0.8)
+    for row in EVIDENCE.values():
+        if row.source == "plugin":  # of another test; it has any bounds
+            continue
+        scale = scale_of(row.name, [])
+        least, most = sorted(scale.sign * bound for bound in row.bounds)
+        assert least < scale.edges[0] < scale.edges[-1] < most, "levels 0 to 4 all occur"
     values = np.array([*range(101), np.nan, np.inf], dtype=np.float32)
     assert scale_of("own", [values]).edges == (50, 75, 90, 98)
     assert scale_of("own", []).edges == ()

@@ -6,13 +6,16 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint
+from importlib.util import module_from_spec
 from pathlib import Path
 
 import pytest
 
-from reasontrain.plugins import Component, installed, load_class
+from reasontrain.plugins import COPIES, Component, installed, load_class
 from reasontrain.plugins.imports import root_of, with_imports
+from reasontrain.plugins.loading import copy_name
 from reasontrain.types import RunError, UserError
 
 GREETER = Component(key="greeter", noun="a greeter", members=("language",), arguments=("name",))
@@ -195,6 +198,17 @@ print(hello("Ada"), hello.sign, hello.kind, type(hello.sign).__module__)
 """
 
 
+def test_a_run_directory_is_read_with_its_copy_of_a_file_from_elsewhere(tmp_path: Path) -> None:
+    write(tmp_path, greetings=HEAD + CLASS)
+    file = tmp_path / "greetings.py"
+    copy = tmp_path / "run" / COPIES / copy_name(str(file))
+    copy.parent.mkdir(parents=True)
+    copy.write_text(HEAD + CLASS.replace("hello", "good day"))
+    kind = f"{file}:Hello"
+    assert load_class(GREETER, kind, tmp_path)()("Ada") == "hello Ada!"
+    assert load_class(GREETER, kind, tmp_path / "run")()("Ada") == "good day Ada!"
+
+
 def test_a_pickled_plugin_works_where_its_files_are_not(tmp_path: Path) -> None:
     """In another process, after the files are gone; with a setting of a class beside it."""
     write(
@@ -245,6 +259,17 @@ def test_a_name_of_a_package_is_a_kind(
     assert (hello("Ada"), hello.kind) == ("hello Ada?", "hi")
     assert pickle.loads(pickle.dumps(hello)) == hello
     assert [Path(path).name for path in hello.plugin_source.files()] == ["installed_greetings.py"]
+
+
+def test_a_class_without_a_source_file_is_named_by_its_module(
+    entries: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_from_spec(ModuleSpec("compiled_greetings", None))
+    monkeypatch.setitem(sys.modules, "compiled_greetings", module)
+    exec(HEAD + CLASS.replace("return ", "return 1 / 0 or "), vars(module))
+    entries.append(entry("hi", "compiled_greetings:Hello"))
+    with pytest.raises(RunError, match="compiled_greetings: Hello raised ZeroDivisionError"):
+        load_class(GREETER, "hi", Path())()("Ada")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import reasontrain
 from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.plugins import installed
 from reasontrain.recipe import Recipe, as_mapping, as_yaml, json_schema, read_recipe
+from reasontrain.stages import run as stages_run
 from reasontrain.types import UserError
 
 EXAMPLE = Path(__file__).parents[2] / "examples/plugin/surprise.yaml"
@@ -114,6 +115,7 @@ def test_files_lie_beside_the_recipe_wherever_the_process_is(
 ) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     read = reasontrain.load_recipe(recipe)
+    assert stages_run._with_places(read, {}) == read, "outputs of stages are put in their places"
     trained: list[Recipe] = []
     monkeypatch.setattr(
         "reasontrain.cli.train.train_recipe", lambda changed: trained.append(changed) or Path()

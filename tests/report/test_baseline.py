@@ -85,8 +85,17 @@ def test_other_problems_are_not_compared(run_dir: Path) -> None:
     assert found(run_dir).scores == ()
     assert (
         found(run_dir).missing
-        == "plain was not evaluated on the same problems after its last step."
+        == "plain was not evaluated on the same problems, and in the same way, after its last step."
     )
+
+
+def test_answers_with_an_environment_are_not_compared_with_those_without(run_dir: Path) -> None:
+    other = plain(run_dir, right=range(50))
+    for run, environment in ((run_dir, {"kind": "calculator"}), (other, None)):
+        recipe = {"name": run.name, "baseline": "plain"}
+        suite = {"name": SUITE, "sampling": {"environment": environment}}
+        (run / "recipe.yaml").write_text(json.dumps(recipe | {"evaluate": {"suites": [suite]}}))
+    assert found(run_dir).scores == ()
 
 
 def test_a_baseline_that_is_not_there_is_named_and_none_is_none(run_dir: Path) -> None:

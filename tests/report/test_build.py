@@ -11,7 +11,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.report import write_report
+from reasontrain.report.build import _axis
 from tests.report.conftest import write_lines
 
 SECTIONS = {"results", "curves", "quadrants", "tokens", "time", "details"}
@@ -244,6 +246,30 @@ def test_numbers_that_are_not_finite_are_shown_as_such(run_dir):
     assert "∞" in text
     assert "1 step without a finite value" in text
     assert "NaN" in page.texts
+
+
+@pytest.mark.parametrize("row", [row for row in EVIDENCE.values() if row.source != "plugin"])
+def test_the_axis_of_evidence_holds_all_that_it_can_be(row):
+    axis = _axis(row)
+    low, high = row.bounds
+    assert axis.floor is None or axis.floor <= low
+    assert axis.ceiling is None or axis.ceiling >= high
+    assert axis.shares == (row.unit in ("probability", "share"))
+
+
+def test_a_page_of_demonstrations_shows_no_reward(run_dir):
+    path = run_dir / "tokens" / "step-1.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    token = {"tokens": ["a"], "kind": [2], "weight": [1.0], "evidence": {}}
+    rows = [
+        {"rollout": i, "reward": 0.0, "correct": c, **token} for i, c in enumerate((None, True))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for other in path.parent.glob("step-*.jsonl"):
+        if other != path:
+            other.unlink()
+    page, _ = write_report(run_dir)
+    assert page.read_text().count('class="reward"') == 1
 
 
 def test_only_entropy_is_a_legend_of_one_row(run_dir):

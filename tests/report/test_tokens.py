@@ -51,6 +51,24 @@ def test_tokens_of_a_tool_are_shown_apart_and_are_not_counted(tmp_path):
     assert page.rollouts[0].kept == "1 of 2 tokens kept (50\u202f%)"
 
 
+def test_what_nothing_judged_has_no_reward(tmp_path):
+    """Demonstrations are recorded with the reward 0 of their rollouts; so are dropped failures."""
+    rows = [
+        row(rollout=0, reward=0.0, correct=None),
+        row(rollout=1, reward=0.0, correct=False),
+        row(rollout=2, reward=None, correct=False),
+    ]
+    page = show_tokens(3, write(tmp_path / "step-3.jsonl", rows), 4)
+    assert page is not None
+    assert {r.id: r.reward for r in page.rollouts} == {"0": None, "1": 0.0, "2": None}
+
+
+def test_masked_tokens_are_the_policys_and_left_out(tmp_path):
+    page = show_tokens(3, write(tmp_path / "s.jsonl", [row(kind=[1, 6, 2, 2, 0])]), 4)
+    assert page is not None
+    assert page.rollouts[0].tokens[0] == Token("F", "cf", "left out of training")
+
+
 def test_without_a_teacher_there_is_no_divergence(tmp_path):
     page = show_tokens(
         3, write(tmp_path / "s.jsonl", [row(evidence={"entropy": [0, 0, 1.5, 0, 0]})]), 4

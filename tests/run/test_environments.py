@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
 
+from reasontrain.environments.processes import environment_file
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.recipe.validation import validation_errors
 from reasontrain.run.build import run_context, warn_of_missing_environments
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.environments import check_environments, environments_of
 from reasontrain.types import TokenKind, UserError
 
 GRPO = Path(__file__).parents[2] / "recipes" / "tiny" / "grpo.yaml"
@@ -141,3 +144,27 @@ def test_a_suite_without_the_environment_is_named(
         assert not caplog.messages
         warn_of_missing_environments(recipe_of(tmp_path, "quiet", changes))
     assert "suite dice has no `sampling.environment`" in caplog.text
+
+
+def test_processes_run_the_file_that_the_driver_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Equal settings of training and a suite are two objects, and each is sent somewhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dice.py").write_text(CODE)
+    environment = "{kind: python, path: dice.py, name: Dice, role: inline, stop: ['=']}"
+    recipe = read_recipe(
+        GRPO,
+        [
+            f"sample.environment={environment}",
+            f"evaluate.suites.0.sampling.environment={environment}",
+        ],
+    )
+    check_environments(recipe)
+    sent = pickle.loads(pickle.dumps(list(environments_of(recipe).values())))
+    assert len(sent) == 2
+    monkeypatch.chdir(tmp_path_factory.mktemp("worker"))
+    (tmp_path / "dice.py").unlink()
+    for settings in sent:
+        file = environment_file(settings)
+        assert (file.path, file.source) == (str(tmp_path / "dice.py"), CODE.encode())

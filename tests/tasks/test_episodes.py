@@ -11,7 +11,7 @@ from reasontrain.data.environment import (
     PythonEnvironment,
 )
 from reasontrain.tasks import Arithmetic, Grader, Response, Scored, grade_episodes
-from reasontrain.types import Episode, Problem
+from reasontrain.types import Episode, Problem, RunError
 
 
 def scored(environment: EnvironmentSettings | None, *episodes: Episode) -> list[Scored]:
@@ -50,3 +50,10 @@ def test_the_task_grades_what_did_not_fail() -> None:
     no_rewards = [Episode(num_turns=2)] * 3
     assert [r.reward for r in scored(CalculatorEnvironment(), *no_rewards)] == [1.0, 0.0, 1.0]
     assert [r.reward for r in scored(own("environment"), *no_rewards)] == [0.0, 0.0, 0.0]
+
+
+def test_a_sampler_that_ran_no_environment_ends_the_run() -> None:
+    """An engine of a plug-in may not know `sampling.environment`; the task must not grade then."""
+    response = Response(problem=Problem(id="p", prompt="?", answer="5"), text="5")
+    with Grader() as grader, pytest.raises(RunError, match="problem p is no conversation"):
+        grade_episodes(Arithmetic(), [response], grader, own("task"), answer_format="marked")
