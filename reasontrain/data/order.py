@@ -45,8 +45,11 @@ class Order:
 
     def _permutation(self, epoch: int, refill: int) -> list[int]:
         """The permutation of one epoch."""
-        key = (self.seed, Stream.REFILL, refill, epoch) if refill else (self.seed, epoch)
-        order: list[int] = torch.argsort(
-            rng.uniform(*key, torch.arange(len(self.prompts))), stable=True
-        ).tolist()
+        place_N = torch.arange(len(self.prompts))
+        draw_N = (
+            rng.uniform(self.seed, Stream.REFILL, refill, epoch, place_N)
+            if refill
+            else rng.uniform(self.seed, epoch, place_N)
+        )
+        order: list[int] = torch.argsort(draw_N, stable=True).tolist()
         return order

@@ -500,7 +500,7 @@ def _loss_terms(
     parts = (objective, loss_aggregation, index_M)
     loss_weight_BT = _loss_weights(batch, weight_BT, *parts)
     if isinstance(objective, KlCov):
-        batch = replace(batch, penalty_BT=objective.penalty(batch))
+        batch = replace(batch, penalty_BT=objective.penalty(batch, weight_BT))
     if not (isinstance(objective, ReferenceKl) and objective.penalises_all):
         return batch, loss_weight_BT
     every_BT = batch.weighted(batch.is_response_BT.to(weight_BT.dtype))

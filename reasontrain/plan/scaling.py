@@ -19,15 +19,12 @@ from reasontrain.plan.flops import head, trunk
 from reasontrain.plan.memory import roles
 from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.traffic import collective_bytes
-from reasontrain.recipe import LocalEngine, VllmEngine
 
 GPUS = tuple(2**power for power in range(11))
 WORTH = 0.5
 """Lowest useful efficiency: below it, each GPU is idle for more than half of the time."""
 DECODE_EFFICIENCY = 0.6
 """Share of the memory's peak rate at which decoding reads weights and cache: an assumption."""
-KERNELS_PER_LAYER = {"local": 30, "vllm": 12}
-"""Kernels of a layer in one decode step, by engine; vLLM fuses norms and activations."""
 GRAPH_KERNEL_S = 2e-6
 EAGER_KERNEL_S = 6e-6
 """Least seconds of a kernel, replayed from a CUDA graph or started by Python: assumptions."""
@@ -155,12 +152,8 @@ def sampling_s(
 def _started_s(job: PlannedJob) -> float:
     """Least seconds of a decode step on a GPU: the time in which its kernels can be started."""
     engine = job.recipe.engine
-    if isinstance(engine, VllmEngine):
-        kernels, is_eager = KERNELS_PER_LAYER["vllm"], engine.enforce_eager
-    else:
-        kernels = KERNELS_PER_LAYER["local"]
-        is_eager = isinstance(engine, LocalEngine) and not engine.cuda_graphs
-    return job.shape.num_layers * kernels * (EAGER_KERNEL_S if is_eager else GRAPH_KERNEL_S)
+    kernel_s = EAGER_KERNEL_S if engine.is_eager else GRAPH_KERNEL_S
+    return job.shape.num_layers * engine.capabilities.kernels_per_layer * kernel_s
 
 
 def _forward(shape: Shape, length: int) -> float:

@@ -35,6 +35,7 @@ class SamplerCapabilities:
         packages: the distributions that it may come from; none if it is of this package.
         temperature_range: lowest and highest temperature above 0; None if there is no limit.
         prompts_per_call: prompts of a suite that an evaluation passes to one call of `sample`.
+        kernels_per_layer: kernels that a GPU runs for a layer in one decode step, for `plan`.
     """
 
     label: str
@@ -46,6 +47,7 @@ class SamplerCapabilities:
     packages: tuple[str, ...] = ()
     temperature_range: tuple[float, float] | None = None
     prompts_per_call: int
+    kernels_per_layer: int = 30
 
 
 class SamplerEngine:
@@ -59,6 +61,11 @@ class SamplerEngine:
     def num_gpus(self) -> int:
         """GPUs of one engine, when models are on GPUs."""
         return 1
+
+    @property
+    def is_eager(self) -> bool:
+        """True if each kernel of a decode step is started on its own, without CUDA graphs."""
+        return False
 
     def gpu_memory_share(self, *, colocated: bool) -> float | None:
         """The fraction of each GPU that the engine reserves; None if it reserves nothing.
@@ -130,6 +137,11 @@ class LocalEngine(SamplerEngine):
     max_num_seqs: AtLeastOne = 256
     cuda_graphs: bool = True
 
+    @property
+    def is_eager(self) -> bool:
+        """See `SamplerEngine`."""
+        return not self.cuda_graphs
+
 
 @dataclass(frozen=True, kw_only=True)
 class VllmEngine(SamplerEngine):
@@ -160,6 +172,7 @@ class VllmEngine(SamplerEngine):
         # outside of these, vLLM raises an error or silently clamps the temperature
         temperature_range=(0.01, 2.0),
         prompts_per_call=1024,
+        kernels_per_layer=12,  # norms and activations are fused
     )
 
     kind: Literal["vllm"] = "vllm"
@@ -168,6 +181,11 @@ class VllmEngine(SamplerEngine):
     max_model_len: AtLeastOne | None = None
     gpu_memory_utilization: Ratio | None = None
     enforce_eager: bool = False
+
+    @property
+    def is_eager(self) -> bool:
+        """See `SamplerEngine`."""
+        return self.enforce_eager
 
     @property
     def num_gpus(self) -> int:

@@ -56,6 +56,7 @@ UNENFORCED = {
     "LoraLayer",
     "LossAggregationFn",
     "SummaryWriter",
+    "Trainer",
     "YamlValue",
 }
 """Names whose annotations no test enforces: of packages that are imported late, and aliases."""

@@ -57,9 +57,7 @@ OBJECTIVES = {
     "sampled_distill": SampledDistill(),
     "entropy_aware_distill": EntropyAwareDistill(),
     "kl_cov": KlCov(share=0.1, old_kl=0.3),
-    "cispo": Cispo(
-        reference_kl=0.1, kl_estimator="k3_ratio", entropy_bonus=0.1, penalised_tokens="all"
-    ),
+    "cispo": Cispo(reference_kl=0.1, kl_estimator="k3_ratio", entropy_bonus=0.1),
 }
 SELECTORS = {
     "all": AllTokens(),

@@ -9,6 +9,7 @@ import pytest
 import reasontrain
 from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.rollout_filter import MaxVariance, RandomRollouts
+from reasontrain.algo.rollout_filter.gfpo import Gfpo
 from reasontrain.algo.token_selection import AdvantageEntropy, SsToken
 from reasontrain.recipe import Recipe, as_mapping, read_recipe
 from reasontrain.run.directory import RunDirectory
@@ -17,7 +18,7 @@ from reasontrain.types import UserError
 
 ROOT = Path(reasontrain.__file__).parent
 TINY = ROOT.parent / "recipes/tiny"
-SPANNING = (AdvantageEntropy, MaxVariance, RandomRollouts, SsToken)
+SPANNING = (AdvantageEntropy, Gfpo, MaxVariance, RandomRollouts, SsToken)
 """Rules and filters that read the progress of the run."""
 
 

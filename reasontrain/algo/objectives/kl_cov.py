@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class KlCov(EntropyBonus):
     """-r A with r = p / p_old, plus old_kl |log r| at the tokens of the greatest covariance.
 
-    KL-Cov, Cui et al. 2025, arXiv 2505.22617: of the m response tokens of a step, the max(1,
+    KL-Cov, Cui et al. 2025, arXiv 2505.22617: of the m selected tokens of a step, the max(1,
     floor(share m)) with the greatest term of the covariance of advantage and log-prob, (A - mean A)
     (log p - mean log p), are held near the policy before the step. No ratio is clipped. `share`
     2e-4 and `old_kl` 1 are verl's; the paper has 2e-3 for its 7B model. With one update per batch
@@ -31,7 +31,7 @@ class KlCov(EntropyBonus):
     update.
 
     Attributes:
-        share: share of the response tokens of a step that are held.
+        share: share of the selected tokens of a step that are held.
         old_kl: factor of |log r| at them.
     """
 
@@ -46,12 +46,17 @@ class KlCov(EntropyBonus):
         """Old log-probs, and those of the reference if they are compared with."""
         return frozenset({"old_logp"}) | self.reference_evidence
 
-    def penalty(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """The factor of |log r| at each token of a whole step: `old_kl` where it is chosen."""
-        among_BT = batch.is_response_BT
+    def penalty(self, batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """The factor of |log r| at each token: `old_kl` where it is chosen, else 0.
+
+        Args:
+            batch: all rollouts of the step.
+            weight_BT: the selection's weights; tokens without one are not counted.
+        """
+        among_BT = batch.is_response_BT & (weight_BT != 0)
         num = max(1, int(self.share * int(among_BT.sum()) + 1e-6))
-        chosen_BT = top_rows(covariances(batch), among_BT, num, batch.token_order_BT)
-        return self.old_kl * chosen_BT
+        covariance_BT = covariances(batch, among_BT)
+        return self.old_kl * top_rows(covariance_BT, among_BT, num, batch.token_order_BT)
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
         """One loss per token; metrics: the ratio, and the share of tokens that are held."""

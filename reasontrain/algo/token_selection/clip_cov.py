@@ -53,7 +53,7 @@ class ClipCov:
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         """Weights 0 and 1."""
         among_BT = batch.is_response_BT
-        covariance_BT = covariances(batch)
+        covariance_BT = covariances(batch, batch.is_response_BT)
         candidate_BT = among_BT & (covariance_BT > self.low) & (covariance_BT < self.high)
         num = max(1, int(self.share * int(among_BT.sum()) + 1e-6))
         draw_BT = uniform_BT(batch, Stream.CLIP_COV)

@@ -25,15 +25,19 @@ def test_the_tokens_of_the_greatest_covariance_are_held() -> None:
         advantage_B=tensor([2.0, -1.0]),
         evidence={"old_logp": tensor([[NAN, -1.0, -3.0, NAN], [NAN, -2.0, NAN, -6.0]])},
     )
-    held_BT = KlCov(share=0.5, old_kl=0.3).penalty(batch)  # half of four tokens
+    all_BT = batch.is_response_BT.float()
+    held_BT = KlCov(share=0.5, old_kl=0.3).penalty(batch, all_BT)  # half of four tokens
     assert_close(held_BT, tensor([[0, 0.3, 0, 0], [0, 0, 0, 0.3]]))
-    assert KlCov().penalty(batch).nonzero().tolist() == [[1, 3]]  # at least one
+    assert KlCov().penalty(batch, all_BT).nonzero().tolist() == [[1, 3]]  # at least one
     assert torch.equal(
-        KlCov(share=0.5).penalty(batch.take(tensor([1, 0]))),
-        KlCov(share=0.5).penalty(batch).flip(0),
+        KlCov(share=0.5).penalty(batch.take(tensor([1, 0])), all_BT.flip(0)),
+        KlCov(share=0.5).penalty(batch, all_BT).flip(0),
     )
     nothing = replace(batch, kind_BT=torch.ones_like(batch.kind_BT))
-    assert not KlCov().penalty(nothing).any()
+    assert not KlCov().penalty(nothing, all_BT).any()
+    # Of the first rollout alone the advantages are equal, and all terms 0: the first token is held.
+    first_BT = all_BT * tensor([[1.0], [0.0]])
+    assert KlCov().penalty(batch, first_BT).nonzero().tolist() == [[0, 1]]
 
 
 # log r = 0.5 and -0.5; the first is held by 2 |log r|: 2 * 0.5 - e^0.5 * 3 and -e^-0.5 * -1

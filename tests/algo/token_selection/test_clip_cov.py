@@ -26,7 +26,8 @@ def a_step(steps):
 
 def test_covariances_by_hand(steps):
     expected = [[0, 1.5 * 2, 0, 0], [0, -1.5 * 1, 0, -1.5 * -3]]
-    assert_close(covariances(a_step(steps)), tensor(expected, dtype=torch.float64))
+    step = a_step(steps)
+    assert_close(covariances(step, step.is_response_BT), tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from reasontrain.algo.token_selection.scores.normalise import finite
 from reasontrain.types import Batch
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def covariances(batch: Batch) -> Float[Tensor, "B T"]:
-    """(A - mean A)(log p - mean log p) at the response tokens of the step in float64, 0 elsewhere.
+def covariances(batch: Batch, among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """(A - mean A)(log p - mean log p) in float64, with means over `among_BT`; 0 elsewhere.
 
     Its mean over the tokens is the covariance of advantage and log-prob, which predicts by how much
     an update lowers the entropy (arXiv 2505.22617, section 3).
     """
-    among_BT = batch.is_response_BT
     logp_BT = finite(batch.old_logp_BT, among_BT, "old_logp")
     advantage_BT = batch.advantage_B.double()[:, None].expand(logp_BT.shape)
     num = among_BT.sum().clamp(min=1)
