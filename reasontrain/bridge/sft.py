@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -14,9 +15,6 @@ from reasontrain.bridge.fused_head import scaled_log_probs, scoring, with_first
 from reasontrain.bridge.layout import TrainerTokens
 from reasontrain.bridge.selection import LOSS_WEIGHT, Inputs, SelectsTokens
 from reasontrain.types import TokenKind
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 IGNORED = -100
 """The label of a token that is not trained on."""
