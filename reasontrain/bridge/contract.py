@@ -113,7 +113,7 @@ FIELDS: Mapping[str, str] = {
 
 
 def violations() -> Iterator[str]:
-    """What the installed TRL and transformers have otherwise than the mixins expect."""
+    """Differences of the installed TRL and transformers from what the mixins expect."""
     for path, expected in PARAMETERS.items():
         function = _at(path)
         if function is None:

@@ -102,7 +102,7 @@ class TrainerTokens:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepTokens:
-    """What selection reads of the rollouts of an optimiser step.
+    """The rollouts of an optimiser step, as selection reads them.
 
     Attributes:
         ids_BT: token ids.

@@ -47,7 +47,7 @@ def new_plugin(name: str, directory: Path, *, overwrite: bool) -> list[Path]:
 
 
 def _words(name: str) -> dict[str, str]:
-    """What stands for the words of the template."""
+    """Replacements of the words of the template."""
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name!r} is no name of a package; use lower-case letters, digits, `-` and `_`, with "

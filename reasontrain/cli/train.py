@@ -14,9 +14,8 @@ from reasontrain.report import write_report
 from reasontrain.report.alerts import alerts
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
-from reasontrain.report.run import read_run
+from reasontrain.report.run import RunRecord, read_run
 from reasontrain.run.build import own_run, run_context
-from reasontrain.run.directory import RunDirectory
 from reasontrain.run.progress import progress
 from reasontrain.run.signals import Stop
 from reasontrain.types import Stats
@@ -53,17 +52,16 @@ def train_recipe(recipe: Recipe) -> Path:
         with run_context(final, declared=recipe) as ready:
             directory = ready.run(report, on_start=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory.path)
-        for alert in alerts(read_run(directory.path)):
+        run = read_run(directory.path)
+        for alert in alerts(run):
             logger.warning(alert.text)
-        logger.info(
-            f"{_speed(directory)}model: {directory.final.resolve()}\nreport: {page.resolve()}"
-        )
+        logger.info(f"{_speed(run)}model: {directory.final.resolve()}\nreport: {page.resolve()}")
     return directory.path
 
 
-def _speed(directory: RunDirectory) -> str:
+def _speed(run: RunRecord) -> str:
     """A line with the speed of the median step, for the log."""
-    speed = profile(read_run(directory.path))
+    speed = profile(run)
     if speed is None:
         return ""
     beside = (

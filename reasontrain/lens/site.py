@@ -132,7 +132,7 @@ def _recipe(directory: RunDirectory) -> tuple[Recipe | None, str]:
 
 
 def _notes(recipe: Recipe | None, steps: Sequence[dict[str, int]]) -> Iterator[str]:
-    """What a reader must know about rules that rank all tokens of a step."""
+    """Cautions about rules that rank all tokens of a step."""
     if recipe is None:
         return
     most = max(step["rollouts"] for step in steps)
@@ -218,9 +218,9 @@ def _row(view: StepView, index: int, chunk: int) -> Json:
 def _snippet(prompt: str) -> str:
     """The beginning of the question, without the marks and roles of a chat template."""
     lines = [line.strip() for line in prompt.splitlines()]
-    said = [line for line in lines if line and not line.startswith(("<|", "<start_of", "[INST"))]
+    spoken = [line for line in lines if line and not line.startswith(("<|", "<start_of", "[INST"))]
     # of a system prompt and a question, the question comes last but for an instruction
-    longest = max(said, key=len, default=prompt.strip())
+    longest = max(spoken, key=len, default=prompt.strip())
     return longest if len(longest) <= SNIPPET else longest[: SNIPPET - 1] + "…"
 
 

@@ -29,7 +29,7 @@ _MODULES: dict[str, ModuleType] = {}
 
 
 class Source:
-    """Where a plug-in's class is from; `root` is the folder that its imports start from."""
+    """The origin of a plug-in's class; `root` is the folder that its imports start from."""
 
     root: str
 

@@ -143,7 +143,8 @@ def _change(series: Sequence[tuple[int, Number]]) -> _Change | None:
     if len(values) < MIN_STEPS:
         return None
     fifth = len(values) // 5
-    first, last = values[:fifth], values[-fifth:]
+    first = values[:fifth]
+    last = values[-fifth:]
     return _Change(
         first=mean(first),
         last=mean(last),

@@ -12,7 +12,7 @@ from reasontrain.algo.evidence import EVIDENCE, Evidence
 from reasontrain.data import storage
 from reasontrain.metrics.rewards import ZERO_STD
 from reasontrain.report import charts, colours, numbers, templates
-from reasontrain.report.alerts import alerts
+from reasontrain.report.alerts import Alert, alerts
 from reasontrain.report.baseline import BaselineComparison, compare
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.numbers import portable
@@ -156,21 +156,24 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     """
     run = read_run(run_dir)
     comparison = compare(run, run_dir)
+    reasons = alerts(run)
     content = report(run) | {
-        "alerts": [asdict(alert) for alert in alerts(run)],
+        "alerts": [asdict(alert) for alert in reasons],
         "baseline": portable(asdict(comparison)) if comparison else None,
     }
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     directory = RunDirectory(run_dir)
     page = directory.report_page
     summary = directory.report_numbers
-    for path, text in ((page, render(run, comparison)), (summary, numbers_text)):
+    for path, text in ((page, render(run, reasons, comparison)), (summary, numbers_text)):
         storage.replace_text(path, text)
     return page, summary
 
 
-def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
-    """Render the page, with the comparison with a baseline if there is one."""
+def render(
+    run: RunRecord, reasons: Sequence[Alert], comparison: BaselineComparison | None = None
+) -> str:
+    """Render the page, with its alerts, and with the comparison with a baseline if there is one."""
     script = templates.text(templates.PAGE / "tokens.js")
     return (
         templates.templates()
@@ -186,7 +189,7 @@ def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
             size=charts,
             colours=colours,
             tones=_TONES,
-            alerts=alerts(run),
+            alerts=reasons,
             suites=_by_suite(headlines(run)),
             dumbbell=charts.dumbbell,
             curves=curves(run),
